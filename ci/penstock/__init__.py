@@ -1,1 +1,23 @@
+"""CI as ordinary Python on the Dagger engine: typed stages, services, gates and reports."""
+
+from penstock.errors import PenstockError
+from penstock.model import Command, Coverage, Health, JUnit, Report, Service, Source
+from penstock.pipeline import Pipeline
+from penstock.recipes.registry import Registry
+from penstock.secrets import Secret
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Command",
+    "Coverage",
+    "Health",
+    "JUnit",
+    "PenstockError",
+    "Pipeline",
+    "Registry",
+    "Report",
+    "Secret",
+    "Service",
+    "Source",
+]

@@ -1,0 +1,173 @@
+"""Reports: out of the container, whole or not at all, regular files only, and what they say."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import xml.etree.ElementTree as ET
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penstock.model import Artifact, Coverage, JUnit, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import dagger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the reports of a stage say.
+
+    Args:
+        summary: Facts for one line: `8 passed`, `coverage 85% >= 80% threshold`.
+        findings: One line each, `file:line: message`.
+        gates: Reasons why the stage fails although its command passed.
+    """
+
+    summary: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
+
+
+async def export(
+    files: dagger.Directory, reports: Sequence[Report], into: Path, stage: str
+) -> tuple[list[Artifact], list[str]]:
+    """Copy the declared reports of a stage into the reports folder.
+
+    Args:
+        files: The container's working directory after the command.
+        reports: What the stage declared.
+        into: The reports folder.
+        stage: Names the folder beside it in which the files arrive first.
+
+    Returns:
+        What is there now, and what people should know: declared paths that are missing, and
+        entries left out because they are no regular files.
+    """
+    paths = [path for report in reports for path in report.paths]
+    into.mkdir(parents=True, exist_ok=True)
+    beside = into / f".{stage}.incoming"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        include = [pattern for path in paths for pattern in (path, f"{path}/**")]
+        await files.filter(include=include).export(str(beside))
+        remarks = [f"left out {name}: no regular file" for name in _drop_irregular(beside)]
+        remarks += [f"{path} is missing" for path in paths if not (beside / path).exists()]
+        for path in paths:
+            if (beside / path).exists():
+                _move(beside / path, into / path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return list(_artifacts(into, paths)), remarks
+
+
+def read(reports: Iterable[Report], folder: Path) -> Reading:
+    """Read what the exported reports of a stage say; unreadable ones are findings, not crashes."""
+    summary: list[str] = []
+    findings: list[str] = []
+    gates: list[str] = []
+    for report in reports:
+        path = folder / report.path
+        try:
+            if isinstance(report, JUnit) and path.exists():
+                counts, failures = _junit(path)
+                summary.append(counts)
+                findings += failures
+            elif isinstance(report, Coverage):
+                _judge_coverage(report, path, summary, gates)
+        except Exception as error:  # noqa: BLE001 - a report is untrusted input of any shape
+            gates.append(f"{report.path} cannot be read ({type(error).__name__})")
+    return Reading(summary=tuple(summary), findings=tuple(findings), gates=tuple(gates))
+
+
+def _judge_coverage(report: Coverage, path: Path, summary: list[str], gates: list[str]) -> None:
+    if not path.exists():
+        if report.at_least is not None:
+            gates.append(f"no coverage: {report.path} is missing")
+        return
+    percent = coverage_percent(path)
+    # Rounded down: 79.99 % never reads as a passed 80 % gate.
+    shown = f"{math.floor(percent)}%"
+    if report.at_least is None:
+        summary.append(f"coverage {shown}")
+    elif percent >= report.at_least:
+        summary.append(f"coverage {shown} >= {report.at_least:g}% threshold")
+    else:
+        gates.append(f"{shown} < {report.at_least:g}% threshold")
+
+
+def coverage_percent(path: Path) -> float:
+    """Return the covered share of lines and, when measured, branches of a Cobertura file, 0-100.
+
+    Source: coverage.py's own total, (lines + branches covered) / (lines + branches).
+    """
+    root = ET.parse(path).getroot()  # noqa: S314 - expat since 2.4.1 bounds entity expansion
+    covered = int(root.attrib["lines-covered"]) + int(root.get("branches-covered", "0"))
+    valid = int(root.attrib["lines-valid"]) + int(root.get("branches-valid", "0"))
+    return 100.0 * covered / valid if valid else 100.0
+
+
+def _junit(path: Path) -> tuple[str, list[str]]:
+    from junitparser import JUnitXml, TestSuite  # noqa: PLC0415 - 60 ms that `--list` must not pay
+    from junitparser.junitparser import Error, Failure, Skipped  # noqa: PLC0415
+
+    parsed = JUnitXml.fromfile(str(path))
+    suites = [parsed] if isinstance(parsed, TestSuite) else list(parsed)
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    failures: list[str] = []
+    for case in (case for suite in suites for case in suite):
+        bad = [entry for entry in case.result if isinstance(entry, Failure | Error)]
+        if bad:
+            counts["failed"] += 1
+            failures.append(_failure_line(case, bad[0]))
+        elif any(isinstance(entry, Skipped) for entry in case.result):
+            counts["skipped"] += 1
+        else:
+            counts["passed"] += 1
+    words = [f"{n} {word}" for word, n in counts.items() if n or word == "passed"]
+    return ", ".join(words), failures
+
+
+def _failure_line(case: object, entry: object) -> str:
+    element = case._elem  # type: ignore[attr-defined]  # noqa: SLF001 - pytest's xunit1 extras
+    file, line = element.get("file"), element.get("line")
+    # pytest counts lines from zero.
+    place = f"{file}:{int(line) + 1}" if file and line else element.get("classname", "")
+    lines = (getattr(entry, "message", None) or "").strip().splitlines()
+    return f"{place}: {element.get('name', '')}: {lines[0] if lines else 'failed'}"
+
+
+def _drop_irregular(folder: Path) -> Iterator[str]:
+    """Delete links, pipes and sockets; a reader of the reports must never follow or hang on one."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            path.unlink()
+            yield path.relative_to(folder).as_posix()
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove(target)
+    source.rename(target)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder; one that is not there is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _artifacts(into: Path, paths: Iterable[str]) -> Iterator[Artifact]:
+    for path in paths:
+        top = into / path
+        files = sorted(top.rglob("*")) if top.is_dir() else [top]
+        for file in files:
+            if file.is_file():
+                yield Artifact(file.relative_to(into).as_posix(), file.stat().st_size)

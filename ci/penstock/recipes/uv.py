@@ -1,0 +1,64 @@
+"""Python containers whose dependencies come from a uv lock file."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import dagger
+
+    from penstock.model import Source
+
+VENV = "/opt/venv"
+WORKDIR = "/src"
+
+
+def uv_project(
+    image: str, source: Source, *, groups: Sequence[str] = (), compiled: bool = False
+) -> dagger.Container:
+    """Return a Python container with the locked dependencies and the sources.
+
+    The dependencies are a layer of their own, made from `pyproject.toml` and `uv.lock` only: an
+    edit of any other file keeps it.
+
+    Args:
+        image: Python's image, by name.
+        source: The project's files; `pyproject.toml` and `uv.lock` must be among them.
+        groups: Dependency groups to install and nothing else; by default the project's own
+            dependencies and its default groups.
+        compiled: Compile to bytecode, for images that start often.
+    """
+    from dagger import dag  # noqa: PLC0415 - `--list` must not pay for importing Dagger
+
+    files = source.directory()
+    chosen = [word for group in groups for word in ("--only-group", group)]
+    return (
+        dag.container()
+        .from_(image)
+        .with_exec(["pip", "install", "--no-cache-dir", "--root-user-action=ignore", _uv(source)])
+        .with_workdir(WORKDIR)
+        .with_env_variable("UV_PROJECT_ENVIRONMENT", VENV)
+        .with_env_variable("UV_LINK_MODE", "copy")  # a cache volume is another file system
+        .with_env_variable("UV_SYSTEM_CERTS", "1")  # the company's own certificates, as pip does
+        .with_file("pyproject.toml", files.file("pyproject.toml"))
+        .with_file("uv.lock", files.file("uv.lock"))
+        .with_mounted_cache("/root/.cache/uv", dag.cache_volume("penstock-uv"))
+        .with_exec(
+            ["uv", "sync", "--frozen", "--no-install-project", *chosen]
+            + (["--compile-bytecode"] if compiled else [])
+        )
+        .without_mount("/root/.cache/uv")
+        .with_env_variable("PATH", f"{VENV}/bin:$PATH", expand=True)
+        .with_env_variable("PYTHONDONTWRITEBYTECODE", "1")
+        .with_directory(WORKDIR, files)
+    )
+
+
+def _uv(source: Source) -> str:
+    """Return the requirement for uv itself: the version in the lock file, if it is locked."""
+    lock = tomllib.loads((source.root / "uv.lock").read_text(encoding="utf-8"))
+    versions = [entry["version"] for entry in lock["package"] if entry["name"] == "uv"]
+    return f"uv=={versions[0]}" if versions else "uv"

@@ -1,0 +1,1 @@
+"""Listeners on the event stream, one file each."""

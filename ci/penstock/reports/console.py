@@ -1,0 +1,121 @@
+"""The terminal: one line for each thing that ended, failures last and with their reason."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from penstock.events import (
+    Event,
+    RunFinished,
+    RunStarted,
+    ServiceFailed,
+    ServicePrepared,
+    ServiceStarted,
+    StageFinished,
+    Warned,
+)
+from penstock.model import Outcome, Result
+
+if TYPE_CHECKING:
+    from penstock.events import StagePlan
+
+LEADER_WIDTH = 42
+STYLES = {
+    Result.SUCCESS: "green",
+    Result.FAILURE: "bold red",
+    Result.ERROR: "bold red",
+    Result.TIMEOUT: "bold red",
+    Result.CANCELLATION: "yellow",
+    Result.SKIP: "yellow",
+}
+
+
+class ConsoleReport:
+    """Writes a run for people.
+
+    Args:
+        stream: Where to; colours, width and encoding follow what it can do.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        stream = stream or sys.stdout
+        self._console = Console(file=stream, highlight=False, soft_wrap=True, emoji=False)
+        unicode = (getattr(stream, "encoding", None) or "ascii").lower().startswith("utf")
+        self._yes, self._no = (" ✓", " ✗") if unicode else ("", "")
+        self._plans: dict[str, StagePlan] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._prepared: dict[str, str] = {}
+        self._reproduce = ""
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        match event:
+            case RunStarted():
+                self._plans = {plan.name: plan for plan in event.stages}
+                self._reproduce = event.reproduce
+            case ServicePrepared() if event.what != "image":
+                self._prepared[event.service] = f"      {event.what} ... DONE"
+            case ServiceStarted():
+                what = f"{event.service}: started, health check passed{self._yes}"
+                self._line(what, f"  {event.duration_s:.1f} s", "green")
+            case ServiceFailed():
+                self._line(f"{event.service}: {event.what} ... FAILED{self._no}", "", "bold red")
+                self._line(f"  {event.reason}")
+            case StageFinished():
+                self._outcomes[event.stage] = event.outcome
+                self._stage(self._plans[event.stage].title, event.outcome)
+            case Warned():
+                self._line(f"WARNING: {event.message}", "", "yellow")
+            case RunFinished():
+                self._summary(event)
+
+    def _line(self, text: str, rest: str = "", style: str = "") -> None:
+        self._console.print(Text(text, style=style) + Text(rest, style="dim" if rest else ""))
+
+    def _stage(self, title: str, outcome: Outcome) -> None:
+        line = Text(f"{title} ".ljust(LEADER_WIDTH - 1, ".") + " ")
+        if outcome.result is Result.SKIP or outcome.result is Result.CANCELLATION:
+            line = Text(f"{title}: ")
+        line.append(self._word(outcome), STYLES[outcome.result])
+        if outcome.result not in {Result.SKIP, Result.CANCELLATION}:
+            line.append(f"  {outcome.duration_s:4.1f} s", "dim")
+        self._console.print(line)
+        for note in outcome.notes:
+            self._line(f"  {note}")
+
+    def _word(self, outcome: Outcome) -> str:
+        word = outcome.result.label
+        match outcome.result:
+            case Result.SUCCESS:
+                return f"{word} (cached){self._yes}" if outcome.cached else f"{word}{self._yes}"
+            case Result.SKIP | Result.CANCELLATION:
+                return f"{word} ({outcome.reason})" if outcome.reason else word
+        return f"{word}{self._no} ({outcome.reason})" if outcome.reason else f"{word}{self._no}"
+
+    def _summary(self, event: RunFinished) -> None:
+        broken = {Result.FAILURE, Result.ERROR, Result.TIMEOUT}
+        failed = [name for name, o in self._outcomes.items() if o.result in broken]
+        for name in failed:
+            self._failure(name, self._outcomes[name])
+        took = f"   {event.duration_s:.1f} s   report: reports/run.json"
+        if event.result is Result.SUCCESS:
+            self._line(f"All stages passed{self._yes}", took, "bold green")
+            return
+        self._line("")
+        reason = f" ({event.reason})" if event.reason and not failed else ""
+        self._line(f"PIPELINE STOPPED{self._no}{reason}", took, "bold red")
+        for name in failed[:1]:
+            self._line(f"reproduce: {self._reproduce} --only {name}")
+
+    def _failure(self, name: str, outcome: Outcome) -> None:
+        self._line("")
+        title = f"{self._plans[name].title}: {outcome.result.label} ({outcome.reason})"
+        self._line(title, "", STYLES[outcome.result])
+        for line in outcome.output.splitlines():
+            self._line(f"  | {line}")
+        for finding in outcome.findings:
+            self._line(f"  {finding}", "", "red")

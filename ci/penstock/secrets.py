@@ -1,0 +1,80 @@
+"""Where a secret's value comes from. Declared per stage, read once, before anything starts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.errors import MissingSecretError
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A value that nobody may see; made by `Secret.env`, `Secret.file` or `Secret.command`.
+
+    Args:
+        kind: `env`, `file` or `command`.
+        source: The variable, the path or the command line.
+    """
+
+    kind: str
+    source: str
+
+    @classmethod
+    def env(cls, variable: str) -> Secret:
+        """Take it from an environment variable."""
+        return cls("env", variable)
+
+    @classmethod
+    def file(cls, path: str) -> Secret:
+        """Take it from a file; one trailing newline is dropped."""
+        return cls("file", path)
+
+    @classmethod
+    def command(cls, line: str) -> Secret:
+        """Take it from what a command prints (split by shlex); one trailing newline is dropped."""
+        return cls("command", line)
+
+    def read(self, name: str) -> str:
+        """Return the value.
+
+        Args:
+            name: The name under which a stage takes it, for the message.
+
+        Raises:
+            MissingSecretError: When there is none, naming where it was looked for.
+        """
+        match self.kind:
+            case "env":
+                value = os.environ.get(self.source, "")
+                problem = f"set the environment variable {self.source}"
+            case "file":
+                value, problem = _from_file(Path(self.source).expanduser())
+            case _:
+                value, problem = _from_command(self.source)
+        value = value.removesuffix("\n").removesuffix("\r")
+        if not value:
+            raise MissingSecretError(name, problem)
+        return value
+
+
+def _from_file(path: Path) -> tuple[str, str]:
+    try:
+        return path.read_text(encoding="utf-8"), f"the file {path} is empty"
+    except (OSError, UnicodeDecodeError) as error:
+        return "", f"the file {path} cannot be read ({type(error).__name__})"
+
+
+def _from_command(line: str) -> tuple[str, str]:
+    try:
+        done = subprocess.run(  # noqa: S603 - the author's own command, split and without a shell
+            shlex.split(line), capture_output=True, check=True, text=True, timeout=30
+        )
+    except subprocess.CalledProcessError as error:
+        return "", f"`{line}` ended with exit code {error.returncode}"
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return "", f"`{line}` could not be run ({type(error).__name__})"
+    return done.stdout, f"`{line}` printed nothing"

@@ -1,0 +1,193 @@
+"""Services: prepared, started, watched until healthy, and surely stopped.
+
+The engine leaves a service running, unseen, when the task that starts it is cancelled. So every
+start happens in a task of the pool's own, and every task ends in a shielded stop.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from penstock.errors import ServiceError
+from penstock.events import Event, ServiceFailed, ServicePrepared, ServiceStarted, ServiceStopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import dagger
+    from anyio.abc import TaskGroup
+
+    from penstock.model import Service
+
+STOP_S = 5.0
+FIRST_POLL = "100ms"
+
+
+@dataclass
+class _Server:
+    """A service of this run."""
+
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    settled: anyio.Event = field(default_factory=anyio.Event)
+    stopped: anyio.Event = field(default_factory=anyio.Event)
+    error: Exception | None = None
+
+
+class ServicePool:
+    """The services of a run, each started at most once.
+
+    Args:
+        tasks: Outlives every stage.
+        emit: Takes every event.
+    """
+
+    def __init__(self, tasks: TaskGroup, emit: Callable[[Event], None]) -> None:
+        self._tasks = tasks
+        self._emit = emit
+        self._servers: dict[str, _Server] = {}
+
+    async def start(self, services: Sequence[Service]) -> None:
+        """Return when the services, and all that they need, are healthy.
+
+        Raises:
+            ServiceError: When one cannot be started, died or never became healthy.
+            dagger.ExecError: When preparing one (its schema, say) failed.
+        """
+        servers = [self._begin(service) for service in services]
+        for server in servers:
+            await server.settled.wait()
+            if server.error:
+                raise server.error
+
+    def _begin(self, service: Service) -> _Server:
+        server = self._servers.get(service.name)
+        if server is None:
+            server = self._servers[service.name] = _Server()
+            self._tasks.start_soon(self._serve, service, server)
+        return server
+
+    def release(self, name: str) -> None:
+        """Stop a service, in the background, if it was started."""
+        if server := self._servers.get(name):
+            server.scope.cancel()
+
+    async def stop_all(self) -> None:
+        """Stop every service and return when nothing of them is left."""
+        for name in self._servers:
+            self.release(name)
+        for server in self._servers.values():
+            await server.stopped.wait()
+
+    async def sweep(self, service: Service) -> None:
+        """Stop what the engine may have started by itself for a command that was cut short."""
+        if service.name not in self._servers:
+            await _stop(as_dagger(service))
+        for needed in service.services:
+            await self.sweep(needed)
+
+    async def _serve(self, service: Service, server: _Server) -> None:
+        """Prepare and start a service, keep it until it is released, stop it."""
+        running = as_dagger(service)
+        try:
+            with server.scope:
+                await self.start(service.services)
+                await self._prepare(service)
+                await self._become_healthy(service, running)
+                server.settled.set()
+                await anyio.sleep_forever()
+        except Exception as error:  # noqa: BLE001 - handed to every stage that waits for it
+            server.error = error
+        finally:
+            if server.error is None and not server.settled.is_set():
+                server.error = ServiceError(service.name, "was stopped before it was ready")
+            server.settled.set()
+            await _stop(running)
+            server.stopped.set()
+            self._emit(ServiceStopped(service=service.name))
+
+    async def _prepare(self, service: Service) -> None:
+        began = time.monotonic()
+        what = service.prepares or "image"
+        try:
+            await service.container.sync()
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self._emit(ServiceFailed(service=service.name, what=what, reason=reason))
+            raise
+        took = time.monotonic() - began
+        self._emit(ServicePrepared(service=service.name, what=what, duration_s=took))
+
+    async def _become_healthy(self, service: Service, running: dagger.Service) -> None:
+        import dagger  # noqa: PLC0415 - `--list` must not pay for importing Dagger
+
+        began = time.monotonic()
+        patience = service.health.patience_s
+        output = ""
+        try:
+            # By our own clock: the engine's own bound lets a hanging probe hang for ever.
+            with anyio.fail_after(patience):
+                await running.start()
+        except TimeoutError:
+            reason = f"never became healthy within {patience:g} s"
+        except dagger.ExecError as error:
+            reason = _why_unhealthy(error)
+            output = f"{error.stdout}\n{error.stderr}".strip()
+        except dagger.QueryError as error:
+            reason = f"could not be started: {str(error).splitlines()[0]}"
+        else:
+            took = time.monotonic() - began
+            self._emit(ServiceStarted(service=service.name, duration_s=took))
+            return
+        self._emit(ServiceFailed(service=service.name, what="health check", reason=reason))
+        raise ServiceError(service.name, reason, output)
+
+
+def as_dagger(service: Service) -> dagger.Service:
+    """Return the engine's form of a service; equal services are one within a session."""
+    container = service.container.with_exposed_port(
+        service.port, experimental_skip_healthcheck=bool(service.health.command)
+    )
+    if service.health.command:
+        health = service.health
+        container = container.with_docker_healthcheck(
+            list(health.command),
+            interval=f"{health.interval_s:g}s",
+            timeout=f"{health.timeout_s:g}s",
+            start_period=f"{health.patience_s:g}s",
+            start_interval=FIRST_POLL,
+            retries=health.retries,
+        )
+    container = bind(container, service.services)
+    if service.args is not None:
+        return container.as_service(args=list(service.args))
+    return container.as_service(use_entrypoint=True)
+
+
+def bind(container: dagger.Container, services: Iterable[Service]) -> dagger.Container:
+    """Return the container with each service under its own name, and its variables."""
+    for service in services:
+        container = container.with_service_binding(service.name, as_dagger(service))
+        for name, value in service.variables.items():
+            container = container.with_env_variable(name, value.replace("{host}", service.name))
+    return container
+
+
+async def _stop(running: dagger.Service) -> None:
+    """Kill a service, whatever is cancelled meanwhile; one that never ran is no error."""
+    import dagger  # noqa: PLC0415 - `--list` must not pay for importing Dagger
+
+    with anyio.move_on_after(STOP_S, shield=True):
+        try:
+            await running.stop(kill=True)
+        except (dagger.DaggerError, OSError):
+            return
+
+
+def _why_unhealthy(error: dagger.ExecError) -> str:
+    if "health" in str(error):
+        return f"never became healthy (its check ended with exit code {error.exit_code})"
+    return f"exited with exit code {error.exit_code} before it was healthy"
