@@ -9,6 +9,7 @@ from penstock.recipes import app_image, postgres_service, redis_service, uv_proj
 
 if TYPE_CHECKING:  # `--list` must not pay for importing Dagger
     from dagger import Container
+
     from penstock import Registry
 
 PYTHON = "python:3.11-slim"
@@ -89,7 +90,7 @@ def build(commit: str) -> Container:
         PYTHON,
         app,
         group="app",
-        command=["uvicorn", "app.main:app", "--host", "0.0.0.0", "--port", "8000"],  # noqa: S104
+        command=["uvicorn", "app.main:app", "--host", "0.0.0.0", "--port", "8000"],  # noqa: S104 - the container's own network
         port=8000,
         health=["python", "-m", "app.probe", "http://127.0.0.1:8000/healthz"],
         labels={"title": pipeline.name, "revision": commit, "licenses": "MIT"},

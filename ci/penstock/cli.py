@@ -102,7 +102,7 @@ def _print_list(pipeline: Pipeline, graph: Graph, *, as_json: bool) -> None:
     width = max((len(stage.name) for stage in stages), default=0)
     for stage in stages:
         after = f"  (after {', '.join(stage.needs)})" if stage.needs else ""
-        print(f"{stage.name:<{width}}  {stage.title}{after}")  # noqa: T201 - see above
+        print(f"{stage.name:<{width}}  {stage.title}{after}")  # noqa: T201 - the command line speaks here
 
 
 def _read_secrets(pipeline: Pipeline, graph: Graph) -> dict[tuple[str, str], str]:
@@ -124,11 +124,11 @@ async def _run(
     if not graph.needs:
         message = "no stage is selected"
         raise UsageError(message)
-    from penstock.execute import Executor  # noqa: PLC0415 - `--list` must not pay for the rest
-    from penstock.reports.console import ConsoleReport  # noqa: PLC0415
-    from penstock.reports.record import Record  # noqa: PLC0415
-    from penstock.services import ServicePool  # noqa: PLC0415
-    from penstock.session import open_session  # noqa: PLC0415
+    from penstock.execute import Executor
+    from penstock.reports.console import ConsoleReport
+    from penstock.reports.record import Record
+    from penstock.services import ServicePool
+    from penstock.session import open_session
 
     run = RunInfo.discover(pipeline.root)
     redactor = Redactor()

@@ -178,7 +178,7 @@ def masked(value: T, mask: Callable[[str], str]) -> T:
     return _masked(value, mask)  # type: ignore[no-any-return]  # the shape is kept by construction
 
 
-def _masked(value: Any, mask: Callable[[str], str]) -> Any:  # noqa: ANN401 - any value of an event
+def _masked(value: Any, mask: Callable[[str], str]) -> Any:  # noqa: ANN401 - any value
     match value:
         case Result():
             return value

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from penstock.pipeline import Pipeline
     from penstock.redact import Redactor
 
-MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container, where nobody else is
+MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
 # `$0` is the deadline, the rest the command. The marker tells an executed command from one that
 # the engine had already: the run's id is volatile, so another run's id in it means cached.
 WRAPPER = (
@@ -66,20 +66,18 @@ class Executor:
 
     async def __call__(self, stage: Stage, needed: Mapping[str, Outcome]) -> Outcome:
         """Run one stage; every fault of the author, a service or the engine becomes an outcome."""
-        import dagger  # noqa: PLC0415 - `--list` must not pay for importing Dagger
+        import dagger
 
         try:
             return await self._run(stage, {name: o.value for name, o in needed.items()})
-        except ServiceError as error:
-            return Outcome(result=Result.ERROR, reason=str(error), output=tail(error.output))
         except EngineError as error:
-            return Outcome(result=Result.ERROR, reason=str(error))
+            output = error.output if isinstance(error, ServiceError) else ""
+            return Outcome(result=Result.ERROR, reason=str(error), output=tail(output))
         except dagger.ExecError as error:
             return _failed_exec(error)
-        except dagger.QueryError as error:
-            return Outcome(result=Result.ERROR, reason=tail(str(error), 3).replace("\n", " "))
         except (dagger.DaggerError, OSError) as error:
-            return Outcome(result=Result.ERROR, reason=f"{type(error).__name__}: {error}")
+            words = " ".join(str(error).split()) or type(error).__name__
+            return Outcome(result=Result.ERROR, reason=words[:500])
         except Exception as error:  # noqa: BLE001 - the author's own code may raise anything
             return _raised(error, stage)
 
@@ -119,14 +117,14 @@ class Executor:
         return Registry(run=self.run, name=self.pipeline.name, pool=self.pool, state=self.state)
 
     def _secrets_of(self, stage: Stage) -> dict[str, Any]:
-        from dagger import dag  # noqa: PLC0415 - see above
+        from dagger import dag
 
         return {
             name: dag.set_secret(f"{stage.name}.{name}", self.secrets[stage.name, name])
             for name in stage.secrets
         }
 
-    async def _take(self, name: str, extra: Mapping[str, Any]) -> Any:  # noqa: ANN401 - by name
+    async def _take(self, name: str, extra: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any value
         """Return what stands behind a parameter, making it once per run."""
         if name in extra:
             return extra[name]
@@ -231,7 +229,7 @@ class Executor:
 def _with_command(
     container: dagger.Container, command: Command, deadline_s: float, run_id: str, *, again: str
 ) -> dagger.Container:
-    import dagger  # noqa: PLC0415 - see above
+    import dagger
 
     if again:
         container = container.with_env_variable("PENSTOCK_AGAIN", again)
@@ -241,7 +239,7 @@ def _with_command(
 
 
 def _is_container(value: object) -> bool:
-    import dagger  # noqa: PLC0415 - see above
+    import dagger
 
     return isinstance(value, dagger.Container)
 

@@ -121,7 +121,7 @@ class Source:
 
     def directory(self) -> dagger.Directory:
         """Return the files as a Dagger directory (needs an open session)."""
-        from dagger import dag  # noqa: PLC0415 - `--list` must not pay for importing Dagger
+        from dagger import dag
 
         return dag.host().directory(
             str(self.root), include=list(self.include), exclude=list(self.exclude)
@@ -305,7 +305,7 @@ def place_of(function: Function) -> str:
 
 def calling_file() -> Path:
     """Return the file of the nearest caller outside penstock."""
-    frame = sys._getframe(1)  # noqa: SLF001 - the cheap way; inspect.stack reads every source file
+    frame = sys._getframe(1)  # noqa: SLF001 - inspect.stack reads every source file
     while frame.f_back and (
         frame.f_code.co_filename.startswith((_OWN_FOLDER, "<"))
         or not Path(frame.f_code.co_filename).exists()

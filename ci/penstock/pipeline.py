@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from penstock.errors import DefinitionError, did_you_mean
 from penstock.graph import Graph
 from penstock.model import Function, Provider, Stage, calling_file, project_root
-from penstock.secrets import Secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from penstock.secrets import Secret
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,6 +39,7 @@ class Pipeline:
         self._findings: list[str] = []
 
     def __repr__(self) -> str:
+        """Name the pipeline and its stages."""
         return f"<Pipeline {self.name!r}: {', '.join(self.stages)}>"
 
     @property
@@ -59,6 +63,8 @@ class Pipeline:
     @overload
     def stage(
         self,
+        function: None = None,
+        /,
         *,
         needs: Sequence[Function] = ...,
         deadline_s: float = ...,
@@ -96,7 +102,7 @@ class Pipeline:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the pipeline from the command line and return the exit code."""
-        from penstock.cli import main  # noqa: PLC0415 - a definition alone needs no command line
+        from penstock.cli import main
 
         return main(self, argv)
 

@@ -117,7 +117,7 @@ class Runner:
             except TimeoutError:
                 reason = f"ran longer than its deadline of {stage.deadline_s:g} s"
                 outcome = Outcome(result=Result.TIMEOUT, reason=reason)
-            except Exception as error:  # noqa: BLE001 - whatever reaches here is our own bug
+            except Exception as error:  # noqa: BLE001 - what reaches here is our own bug
                 outcome = Outcome(
                     result=Result.ERROR,
                     reason=f"penstock itself failed: {type(error).__name__}: {error}",

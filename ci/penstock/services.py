@@ -122,7 +122,7 @@ class ServicePool:
         self._emit(ServicePrepared(service=service.name, what=what, duration_s=took))
 
     async def _become_healthy(self, service: Service, running: dagger.Service) -> None:
-        import dagger  # noqa: PLC0415 - `--list` must not pay for importing Dagger
+        import dagger
 
         began = time.monotonic()
         patience = service.health.patience_s
@@ -178,7 +178,7 @@ def bind(container: dagger.Container, services: Iterable[Service]) -> dagger.Con
 
 async def _stop(running: dagger.Service) -> None:
     """Kill a service, whatever is cancelled meanwhile; one that never ran is no error."""
-    import dagger  # noqa: PLC0415 - `--list` must not pay for importing Dagger
+    import dagger
 
     with anyio.move_on_after(STOP_S, shield=True):
         try:

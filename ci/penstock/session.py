@@ -36,7 +36,7 @@ async def open_session(
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("DAGGER_NO_NAG", "1")
     began = time.monotonic()
-    import dagger  # noqa: PLC0415 - costs over a second; a plan or a list must not pay it
+    import dagger
 
     connection = dagger.connection()
     try:
@@ -58,14 +58,14 @@ async def open_session(
 
 async def _watch(on_lost: Callable[[str], None]) -> None:
     """Ask for the engine's version every second; the SDK alone would wait for ever."""
-    import dagger  # noqa: PLC0415 - see above
+    import dagger
 
     while True:
         await anyio.sleep(BEAT_S)
         try:
             with anyio.fail_after(PATIENCE_S):
                 await dagger.dag.version()
-        except Exception as error:  # noqa: BLE001 - whatever the transport raises means the same
+        except Exception as error:  # noqa: BLE001 - whatever the transport raises is the loss
             kind = "no answer" if isinstance(error, TimeoutError) else type(error).__name__
             on_lost(f"the engine stopped answering ({kind})")
             return

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA = 1
 
@@ -69,7 +71,7 @@ class State:
         write_whole(self.folder / "state.json", to_json(content))
 
 
-def to_json(content: Any) -> str:  # noqa: ANN401 - any JSON value
+def to_json(content: Any) -> str:  # noqa: ANN401 - any value
     """Return readable JSON with a final newline."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 

@@ -37,7 +37,7 @@ def app_image(
         health: Command of the image's health check.
         labels: Without their prefix `org.opencontainers.image.`; source: the OCI image spec.
     """
-    from dagger import dag  # noqa: PLC0415 - `--list` must not pay for importing Dagger
+    from dagger import dag
 
     built = uv_project(image, source, groups=[group], compiled=True)
     container = (

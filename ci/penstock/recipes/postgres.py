@@ -20,7 +20,7 @@ def postgres_service(
     database: str,
     schema: Command | None = None,
     user: str = "postgres",
-    password: str = "postgres",  # noqa: S107 - a throw-away server that only its stage can reach
+    password: str = "postgres",  # noqa: S107 - a throw-away server
 ) -> Service:
     """Return a PostgreSQL service; commands that list it get `DATABASE_URL`.
 
@@ -33,7 +33,7 @@ def postgres_service(
         user: Name of the superuser.
         password: Of the superuser.
     """
-    from dagger import dag  # noqa: PLC0415 - `--list` must not pay for importing Dagger
+    from dagger import dag
 
     container = (
         dag.container()

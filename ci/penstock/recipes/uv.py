@@ -31,7 +31,7 @@ def uv_project(
             dependencies and its default groups.
         compiled: Compile to bytecode, for images that start often.
     """
-    from dagger import dag  # noqa: PLC0415 - `--list` must not pay for importing Dagger
+    from dagger import dag
 
     files = source.directory()
     chosen = [word for group in groups for word in ("--only-group", group)]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.events import (
     EngineConnected,
@@ -19,6 +18,9 @@ from penstock.events import (
 from penstock.export import remove
 from penstock.model import Artifact, Outcome
 from penstock.state import to_json, write_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA = "penstock.run/1"
 EVENTS_SCHEMA = "penstock.events/1"
@@ -108,7 +110,7 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
     return {name: _plain(getattr(outcome, name)) for name in names}
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of an event
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any value
     match value:
         case Outcome():
             return outcome_to_dict(value)
