@@ -61,7 +61,8 @@ class ConsoleReport:
                 self._prepared[event.service] = f"      {event.what} ... DONE"
             case ServiceStarted():
                 what = f"{event.service}: started, health check passed{self._yes}"
-                self._line(what, f"  {event.duration_s:.1f} s", "green")
+                prepared = self._prepared.get(event.service, "")
+                self._line(what, f"  {event.duration_s:.1f} s{prepared}", "green")
             case ServiceFailed():
                 self._line(f"{event.service}: {event.what} ... FAILED{self._no}", "", "bold red")
                 self._line(f"  {event.reason}")

@@ -38,15 +38,15 @@ class Record:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         clear(folder)
-        self._events = (folder / "events.jsonl").open("w", encoding="utf-8")
+        self._events = folder / "events.jsonl"
         self._run: dict[str, Any] = {"schema": SCHEMA}
         self._stages: dict[str, dict[str, Any]] = {}
         self._services: dict[str, dict[str, Any]] = {}
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        self._events.write(json.dumps(to_dict(event), ensure_ascii=False) + "\n")
-        self._events.flush()
+        with self._events.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(to_dict(event), ensure_ascii=False) + "\n")
         match event:
             case RunStarted():
                 self._run |= {
@@ -80,7 +80,6 @@ class Record:
             "stages": list(self._stages.values()),
         }
         write_whole(self._folder / "run.json", to_json(self._run))
-        self._events.close()
 
 
 def clear(folder: Path) -> None:
