@@ -7,9 +7,11 @@ from asyncpg import PostgresError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 log = structlog.get_logger()
+
+AWAY = (OperationalError, InterfaceError)
 
 
 async def invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -21,6 +23,8 @@ async def invalid(_request: Request, error: Exception) -> JSONResponse:
 
 async def database_unavailable(_request: Request, error: Exception) -> JSONResponse:
     """Tell that the database is away, and the reason to the log only."""
+    if isinstance(error, DBAPIError) and not isinstance(error, AWAY):
+        raise error  # a wrong query of ours is no outage
     log.error("database_unavailable", error=type(error).__name__)
     return JSONResponse({"detail": "Database unavailable"}, 503)
 

@@ -14,7 +14,8 @@ from app.schemas import TaskChange, TaskIn
 
 ATTEMPTS = 10
 FIRST_FREE = text(
-    "select min(ids.id) + 1 from (select :floor as id union select id from tasks where id > :floor)"
+    "select min(ids.id) + 1 from (select cast(:floor as bigint) as id"
+    " union select id from tasks where id > cast(:floor as bigint))"
     " as ids where not exists (select 1 from tasks where tasks.id = ids.id + 1)"
 )
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
-import httpx2
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from app.config import Settings
 from app.main import create_app
+from app.probe import probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,9 +47,9 @@ def serving(env: dict[str, str], folder: Path) -> Iterator[str]:
             url = f"http://127.0.0.1:{port}"
             for _ in range(200):
                 try:
-                    httpx2.get(f"{url}/healthz")
+                    httpx.get(f"{url}/healthz")
                     break
-                except httpx2.TransportError:
+                except httpx.TransportError:
                     time.sleep(0.05)
             yield url
         finally:
@@ -59,7 +60,9 @@ def serving(env: dict[str, str], folder: Path) -> Iterator[str]:
 async def test_row_is_in_the_table_after_a_real_request(postgres_url: str, tmp_path: Path) -> None:
     """Over real HTTP, and read back beside the service."""
     with serving({"DATABASE_URL": postgres_url}, tmp_path) as url:
-        assert httpx2.post(f"{url}/tasks", json={"id": 1, "title": "real"}).status_code == 200
+        async with httpx.AsyncClient(base_url=url) as client:
+            answer = await client.post("/tasks", json={"id": 1, "title": "real"})
+    assert answer.status_code == 200
     connection = await asyncpg.connect(postgres_url)
     row = await connection.fetchrow("select title, completed from tasks where id = 1")
     await connection.close()
@@ -70,8 +73,8 @@ async def test_row_is_in_the_table_after_a_real_request(postgres_url: str, tmp_p
 def test_bare_checkout_serves_from_sqlite(tmp_path: Path) -> None:
     """Without any variable the service works, and keeps its data in one file."""
     with serving({}, tmp_path) as url:
-        assert httpx2.post(f"{url}/tasks", json={"title": "one"}).json()["id"] == 1
-        assert httpx2.get(f"{url}/readyz").json()["status"] == "ready"
+        assert httpx.post(f"{url}/tasks", json={"title": "one"}).json()["id"] == 1
+        assert httpx.get(f"{url}/readyz").json()["status"] == "ready"
     assert (tmp_path / "tasks.db").exists()
 
 
@@ -115,6 +118,15 @@ async def test_workers_that_start_together_migrate_once(servers: Servers) -> Non
     await admin.execute(f"drop database {name} with (force)")
     await admin.close()
     assert printed == [b"200"] * 3
+
+
+def test_probe_answers_by_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Images without curl ask their own health: 0 when it answers 200, 1 otherwise."""
+    with serving({}, tmp_path) as url:
+        assert probe(f"{url}/healthz") == 0
+        assert probe(f"{url}/nowhere") == 1
+    assert probe(f"http://127.0.0.1:{free_port()}/") == 1
+    assert '200 {"status":"ok"}' in capsys.readouterr().out
 
 
 def test_ready_names_the_culprit() -> None:
