@@ -19,6 +19,10 @@ FIRST_FREE = text(
     " as ids where not exists (select 1 from tasks where tasks.id = ids.id + 1)"
 )
 
+FORWARD = text(
+    "select setval('tasks_id_seq', greatest(cast(:id as bigint), last_value)) from tasks_id_seq"
+)
+
 
 async def store(session: AsyncSession, task: TaskIn) -> Task:
     """Insert a task; one whose id the client chose replaces the task that has it."""
@@ -59,7 +63,7 @@ async def _skip_chosen_ids(session: AsyncSession) -> None:
     if session.get_bind().dialect.name == "postgresql":
         reached = await session.scalar(text("select last_value from tasks_id_seq"))
         free = await _first_free(session, int(reached or 0))
-        await session.execute(text("select setval('tasks_id_seq', :id, false)"), {"id": free})
+        await session.execute(FORWARD, {"id": free - 1})
 
 
 async def _first_free(session: AsyncSession, floor: int) -> int:
