@@ -17,7 +17,7 @@ PYTHON = "python:3.11-slim"
 pipeline = Pipeline("agent-task-service")
 
 app = Source(include=["app", "pyproject.toml", "uv.lock"])
-tests = Source(include=["app", "tests/app", "pyproject.toml", "uv.lock"])
+tests = Source(include=["app", "tests/app", "tests/conftest.py", "pyproject.toml", "uv.lock"])
 everything = Source(include=["app", "ci", "tests", "pyproject.toml", "uv.lock"])
 
 

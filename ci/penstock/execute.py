@@ -182,6 +182,7 @@ class Executor:
             The container after it, whether it came from the cache, and its exit code. A failed
             command never comes from the cache: it is executed again under another variable.
         """
+        await self.pool.prepare(command.services)
         execute = partial(_with_command, container, command, stage.deadline_s, self.run.id)
         definition = await execute(again="").id()
         before = self.state.passed.pop(stage.name, None)

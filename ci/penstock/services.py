@@ -49,6 +49,22 @@ class ServicePool:
         self._tasks = tasks
         self._emit = emit
         self._servers: dict[str, _Server] = {}
+        self._prepared: dict[str, anyio.Lock | None] = {}
+
+    async def prepare(self, services: Iterable[Service]) -> None:
+        """Make what the services need before they can start: their images, a schema.
+
+        Raises:
+            dagger.ExecError: When a command in there failed.
+        """
+        for service in services:
+            await self.prepare(service.services)
+            lock = self._prepared.setdefault(service.name, anyio.Lock())
+            if lock is not None:
+                async with lock:
+                    if self._prepared[service.name] is not None:
+                        await self._prepare(service)
+                        self._prepared[service.name] = None
 
     async def start(self, services: Sequence[Service]) -> None:
         """Return when the services, and all that they need, are healthy.
@@ -95,7 +111,6 @@ class ServicePool:
         try:
             with server.scope:
                 await self.start(service.services)
-                await self._prepare(service)
                 await self._become_healthy(service, running)
                 server.settled.set()
                 await anyio.sleep_forever()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,16 +15,6 @@ def event(tmp_path: Path, content: object) -> str:
     path = tmp_path / "event.json"
     path.write_text(json.dumps(content))
     return str(path)
-
-
-def test_commit_and_branch_come_from_git(tmp_path: Path) -> None:
-    """On a laptop the checkout itself is asked."""
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
-    subprocess.run([*git, "init", "-q", "-b", "topic"], check=True)
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "m"], check=True)
-    run = RunInfo.discover(tmp_path, {})
-    assert len(run.commit) == 40
-    assert (run.branch, run.ci, run.on_default_branch) == ("topic", False, False)
 
 
 def test_folder_without_git_is_uncommitted(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ def postgres_service(
         .with_env_variable("PGDATA", DATA)
     )
     if schema:
-        container = container.with_file("/docker-entrypoint-initdb.d/schema.sql", _printed(schema))
+        container = container.with_file(
+            "/docker-entrypoint-initdb.d/schema.sql", _printed(schema), permissions=0o644
+        )
     # The entry point initialises the data and then only prints a setting.
     prepared = container.with_exec(["docker-entrypoint.sh", "postgres", "-C", "port"])
     settings = [word for setting in UNSAFE_AND_FAST for word in ("-c", setting)]

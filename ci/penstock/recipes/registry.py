@@ -92,6 +92,7 @@ class Registry:
             health=Health(interval_s=5.0),
             name="registry",
         )
+        await self.pool.prepare([service])
         await self.pool.start([service])
         try:
             references = await _push(

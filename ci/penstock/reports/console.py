@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.events import StagePlan
 
 LEADER_WIDTH = 42
+MOST_FINDINGS = 10
 STYLES = {
     Result.SUCCESS: "green",
     Result.FAILURE: "bold red",
@@ -118,5 +119,7 @@ class ConsoleReport:
         self._line(title, "", STYLES[outcome.result])
         for line in outcome.output.splitlines():
             self._line(f"  | {line}")
-        for finding in outcome.findings:
+        for finding in outcome.findings[:MOST_FINDINGS]:
             self._line(f"  {finding}", "", "red")
+        if (more := len(outcome.findings) - MOST_FINDINGS) > 0:
+            self._line(f"  and {more} more: reports/run.json", "", "red")
