@@ -70,7 +70,7 @@ def read(reports: Iterable[Report], folder: Path) -> Reading:
     summary: list[str] = []
     findings: list[str] = []
     gates: list[str] = []
-    for report in reports:
+    for report in sorted(reports, key=lambda report: not isinstance(report, JUnit)):
         path = folder / report.path
         try:
             if isinstance(report, JUnit) and path.exists():

