@@ -1,0 +1,113 @@
+"""Pipelines run as a user runs them: a file, a process, the real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+HEADER = """
+from __future__ import annotations
+import dagger
+from dagger import dag
+from penstock import Command, Coverage, Health, JUnit, Pipeline, Report, Secret, Service
+from penstock.recipes import postgres_service
+
+pipeline = Pipeline("demo")
+
+@pipeline.container
+def python():
+    return dag.container().from_("python:3.11-slim").with_workdir("/w").with_env_variable("SALT", "{salt}")
+"""
+FOOTER = """
+if __name__ == "__main__":
+    raise SystemExit(pipeline.main())
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of a pipeline left."""
+
+    code: int
+    out: str
+    folder: Path
+    took_s: float
+
+    @property
+    def record(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads((self.folder / "reports/run.json").read_text())
+        return record
+
+    def stage(self, name: str) -> dict[str, Any]:
+        (stage,) = [stage for stage in self.record["stages"] if stage["name"] == name]
+        return dict(stage)
+
+
+@dataclass
+class Project:
+    """A folder with a pipeline in it."""
+
+    folder: Path
+    salt: str
+
+    def write(self, body: str) -> None:
+        (self.folder / "pyproject.toml").touch()
+        header = HEADER.replace("{salt}", self.salt)
+        (self.folder / "pipeline.py").write_text(header + body + FOOTER)
+
+    def start(self, *argv: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "pipeline.py", *argv],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "ci"), "COLUMNS": "80"} | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *argv: str, **env: str) -> Run:
+        began = time.monotonic()
+        child = self.start(*argv, **env)
+        out, _ = child.communicate(timeout=180)
+        return Run(child.returncode, out, self.folder, time.monotonic() - began)
+
+    def interrupt(self, number: signal.Signals, when: Callable[[str], bool]) -> Run:
+        """Run, send a signal once the events so far satisfy a condition, and wait."""
+        child = self.start()
+        events = self.folder / "reports/events.jsonl"
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not (events.exists() and when(events.read_text())):
+            time.sleep(0.02)
+        began = time.monotonic()
+        child.send_signal(number)
+        out, _ = child.communicate(timeout=60)
+        return Run(child.returncode, out, self.folder, time.monotonic() - began)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project; its salt keeps its commands out of other tests' cache."""
+    return Project(tmp_path, f"{tmp_path.name}-{time.time_ns()}")
+
+
+def engine_processes() -> str:
+    """Return the command lines of everything that runs inside the engine's container."""
+    names = subprocess.run(
+        ["docker", "ps", "--format", "{{.Names}}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    (engine,) = [name for name in names if name.startswith("dagger-engine-")]
+    words = ["docker", "exec", engine, "ps", "-eo", "args"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,109 @@
+"""Rules of this repository that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import penstock
+
+ROOT = Path(__file__).parents[1]
+PENSTOCK = ROOT / "ci" / "penstock"
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Return the modules that a file imports when it runs, typing apart."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: set[str] = set()
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in nodes:
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("name", ["graph", "pipeline", "runner", "events", "redact", "errors"])
+def test_pure_modules_never_import_dagger(name: str) -> None:
+    """What decides runs without an engine, so it can be tested without one."""
+    assert "dagger" not in imports(PENSTOCK / f"{name}.py")
+
+
+def test_nothing_imports_dagger_at_import_time() -> None:
+    """`--list` must not pay for the SDK: it is imported where the engine is used."""
+    files = [*PENSTOCK.rglob("*.py"), ROOT / "ci" / "main.py"]
+    assert [f.name for f in files if "dagger" in imports(f, top_level_only=True)] == []
+
+
+def test_engine_room_is_standard_library_only() -> None:
+    """It runs before anything is installed."""
+    files = [*(ROOT / "ci/engine").glob("*.py"), ROOT / "ci/__main__.py"]
+    allowed = sys.stdlib_module_names | {"engine"}
+    assert {name for f in files for name in imports(f)} <= allowed
+
+
+def test_public_names_are_few_and_sorted() -> None:
+    """At most twelve names, each exported, in order."""
+    assert len(penstock.__all__) <= 12
+    assert sorted(penstock.__all__) == penstock.__all__
+    assert all(hasattr(penstock, name) for name in penstock.__all__)
+
+
+def test_workflow_is_thin_and_runs_the_local_commands() -> None:
+    """At most 40 lines, no logic, and only what a person would type."""
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    commands = [line.split(" #")[0].strip() for line in re.findall(r"run: (.*)", text)]
+    assert len(text.splitlines()) <= 40
+    assert commands == ["python3 -m ci setup", "exec .venv/bin/python ci/main.py"]
+    assert "${{" not in " ".join(commands)
+
+
+def test_engine_version_is_the_same_everywhere() -> None:
+    """The SDK's pin, the lock and the Go module name one version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (pinned,) = [d for d in project["dependencies"] if d.startswith("dagger-io")]
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    (locked,) = [p["version"] for p in lock["package"] if p["name"] == "dagger-io"]
+    module = (ROOT / "ci/engine/go/go.mod").read_text(encoding="utf-8")
+    assert pinned == f"dagger-io=={locked}"
+    assert f"github.com/dagger/dagger v{locked}\n" in module
+
+
+def test_no_machine_path_and_no_registry_host_is_committed() -> None:
+    """Only the lock files, whose format wants them, and Go's own module names hold hosts."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    hosts = re.compile(
+        r"pypi\.org|pythonhosted|proxy\.golang|deb\.debian|npmjs|/work/|/root/\.[pc]"
+    )
+    exempt = {"uv.lock", "tests/test_conventions.py"}
+    guilty = [
+        name
+        for name in listed
+        if name not in exempt
+        and hosts.search((ROOT / name).read_text(encoding="utf-8", errors="ignore"))
+    ]
+    assert guilty == []
+
+
+def test_every_suppression_has_a_code_and_a_reason() -> None:
+    """A silenced finding says which one, and why."""
+    bare = re.compile(r"# (?:noqa(?!: [A-Z])|type: ignore(?!\[))")
+    files = [f for room in ("ci", "app", "tests") for f in (ROOT / room).rglob("*.py")]
+    assert [f.name for f in files if f != Path(__file__) and bare.search(f.read_text())] == []
