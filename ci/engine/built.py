@@ -71,9 +71,6 @@ CAPABILITIES = [
     "WAKE_ALARM",
     "BLOCK_SUSPEND",
     "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
 ]
 
 

@@ -220,7 +220,7 @@ def test_missing_program_is_named() -> None:
     def run(log: Log) -> None:
         log.run(["no-such-program", "x"])
 
-    with pytest.raises(MachineError, match="cannot run `no-such-program`"):
+    with pytest.raises(MachineError, match=r"cannot run `no-such-program`"):
         steps.run_all([Step("x", "X", run, lambda: False)])
 
 
@@ -311,7 +311,9 @@ def test_wrong_hash_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_network_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which host, and what to check."""
     lock_with(monkeypatch, "http://127.0.0.1:9/tool-1-py3-none-any.whl", "0" * 64)
-    with pytest.raises(MachineError, match="cannot fetch tool from the package index at 127.0.0.1"):
+    with pytest.raises(
+        MachineError, match=r"cannot fetch tool from the package index at 127\.0\.0\.1"
+    ):
         wheels.unpacked("tool")
 
 
@@ -333,7 +335,7 @@ def test_broken_state_is_forgotten(home: Path) -> None:
     assert state.read() == {"a": 1}
 
 
-def test_second_call_waits_visibly(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_second_call_waits_visibly(capfd: pytest.CaptureFixture[str]) -> None:
     """Two calls at once work one after the other, and the second says why it waits."""
     order: list[str] = []
 
@@ -364,7 +366,7 @@ def test_taken_port_is_passed_over() -> None:
 def test_full_disk_is_refused_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """How much is needed, how much there is, and where else to go."""
     monkeypatch.setattr(built, "NEEDED_BYTES", 10**18)
-    with pytest.raises(MachineError, match="building an engine needs .* GB and") as caught:
+    with pytest.raises(MachineError, match=r"building an engine needs .* GB and") as caught:
         built.check_disk()
     assert "XDG_CACHE_HOME" in caught.value.advice
 
@@ -422,7 +424,7 @@ def test_old_python_is_told_so(tmp_path: Path) -> None:
     assert "this is Python 3.8 and `python3 -m ci` needs 3.11" in done.stderr
 
 
-def test_interrupt_ends_a_set_up_with_130(tmp_path: Path) -> None:
+def test_interrupt_ends_a_set_up_with_130() -> None:
     """And says that nothing is lost."""
     code = (
         "import sys, time; sys.path.insert(0, 'ci')\n"

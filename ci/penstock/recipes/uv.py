@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 VENV = "/opt/venv"
 WORKDIR = "/src"
+CACHE = "/var/cache/uv"
 
 
 def uv_project(
@@ -41,16 +42,17 @@ def uv_project(
         .with_exec(["pip", "install", "--no-cache-dir", "--root-user-action=ignore", _uv(source)])
         .with_workdir(WORKDIR)
         .with_env_variable("UV_PROJECT_ENVIRONMENT", VENV)
+        .with_env_variable("UV_CACHE_DIR", CACHE)
         .with_env_variable("UV_LINK_MODE", "copy")  # a cache volume is another file system
         .with_env_variable("UV_SYSTEM_CERTS", "1")  # the company's own certificates, as pip does
         .with_file("pyproject.toml", files.file("pyproject.toml"))
         .with_file("uv.lock", files.file("uv.lock"))
-        .with_mounted_cache("/root/.cache/uv", dag.cache_volume("penstock-uv"))
+        .with_mounted_cache(CACHE, dag.cache_volume("penstock-uv"))
         .with_exec(
             ["uv", "sync", "--frozen", "--no-install-project", *chosen]
             + (["--compile-bytecode"] if compiled else [])
         )
-        .without_mount("/root/.cache/uv")
+        .without_mount(CACHE)
         .with_env_variable("PATH", f"{VENV}/bin:$PATH", expand=True)
         .with_env_variable("PYTHONDONTWRITEBYTECODE", "1")
         .with_directory(WORKDIR, files)
