@@ -31,6 +31,7 @@ NEEDED_BYTES = 8_000_000_000
 FIRST_PORT = 5000
 PORTS = 20
 PROGRAMS = {"dockerd": "docker.io", "mmdebstrap": "mmdebstrap"}
+STANDARD_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 CAPABILITIES = [
     "CHOWN",
@@ -129,7 +130,7 @@ def check_disk() -> None:
 
 
 def _wanted(name: str) -> str:
-    return place.digest(json.dumps(images()[name]), place.HERE / "files")
+    return place.digest(json.dumps(images()[name]), STANDARD_PATH, place.HERE / "files")
 
 
 def _local(name: str) -> str:
@@ -157,11 +158,14 @@ def _make_image(name: str, log: Log) -> None:
     ]
     debian.make_root(entry["packages"], [*hooks, *entry.get("hooks", ())], root, log)
     official = entry.get("references", ["the Dagger engine"])[0].removeprefix("library/")
-    label = f'LABEL org.opencontainers.image.description="Debian stand-in for {official}, built by penstock"'
-    changes = [
-        word for change in (label, *entry.get("changes", ())) for word in ("--change", change)
-    ]
-    log.run(["docker", "import", *changes, root, _local(name)])
+    words = f"Debian stand-in for {official}, built by penstock"
+    changes = (
+        f'LABEL org.opencontainers.image.description="{words}"',
+        f"ENV PATH={STANDARD_PATH}",
+        *entry.get("changes", ()),
+    )
+    options = [word for change in changes for word in ("--change", change)]
+    log.run(["docker", "import", *options, root, _local(name)])
     root.unlink()
     state.set_stamp(f"image-{name}", _wanted(name))
 

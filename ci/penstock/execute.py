@@ -193,7 +193,8 @@ class Executor:
         if cached and code != 0:
             again = self.run.id
             done = execute(again=again)
-            code, cached = await self._evaluate(done, command, start=True)
+            code, _ = await self._evaluate(done, command, start=True)
+            cached = False
         if code == 0:
             self.state.passed[stage.name] = Passed(definition, again)
         return done, cached, code
@@ -211,7 +212,7 @@ class Executor:
         swept = not start
         try:
             code = await done.exit_code()
-            cached = await done.file(MARKER).contents() != self.run.id
+            cached = await _ran_in(done) != self.run.id
             swept = swept and not cached
         finally:
             if swept:
@@ -237,6 +238,16 @@ def _with_command(
     return container.with_volatile_variable("PENSTOCK_RUN", run_id).with_exec(
         ["sh", "-c", WRAPPER, f"{deadline_s:g}", *command.argv], expect=dagger.ReturnType.ANY
     )
+
+
+async def _ran_in(done: dagger.Container) -> str:
+    """Return the id of the run that executed a command; empty when it never began."""
+    import dagger
+
+    try:
+        return await done.file(MARKER).contents()
+    except dagger.QueryError:
+        return ""  # the image has no `sh`, say: the exit code and the output tell
 
 
 def _is_container(value: object) -> bool:
