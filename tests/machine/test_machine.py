@@ -115,7 +115,7 @@ def test_probe_of_a_dead_host_is_quick() -> None:
     assert time.monotonic() - began < choose.PROBE_S + 1
 
 
-def test_known_choice_is_not_probed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_choice_is_not_probed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second call asks no network."""
     monkeypatch.setattr(choose, "_answers", lambda _host: pytest.fail("asked the network"))
     state.remember(kind="built")
@@ -185,7 +185,7 @@ def test_independent_steps_run_side_by_side(tmp_path: Path) -> None:
     )
 
 
-def test_failed_step_says_command_lines_log_and_next_step(tmp_path: Path) -> None:
+def test_failed_step_says_command_lines_log_and_next_step() -> None:
     """And what ran beside it is ended at once."""
     began = time.monotonic()
     with pytest.raises(StepError) as caught:
