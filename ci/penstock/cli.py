@@ -20,6 +20,7 @@ from penstock.events import EventStream, RunFinished, RunStarted, StagePlan, War
 from penstock.model import Result
 from penstock.redact import MIN_BYTES, Redactor
 from penstock.runner import Runner, verdict
+from penstock.session import ENGINE_VARIABLE, open_session
 from penstock.state import State
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from penstock.pipeline import Pipeline
 
 SIGNAL_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-ENGINE_VARIABLE = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
 
 
 def main(pipeline: Pipeline, argv: Sequence[str] | None = None) -> int:
@@ -128,7 +128,6 @@ async def _run(
     from penstock.reports.console import ConsoleReport
     from penstock.reports.record import Record
     from penstock.services import ServicePool
-    from penstock.session import open_session
 
     run = RunInfo.discover(pipeline.root)
     redactor = Redactor()
@@ -154,8 +153,10 @@ async def _run(
             )
             outcomes = runner.outcomes
             stream.listen(executor.release)
-            tasks.start_soon(_heed_signals, runner, interrupted)
-            async with open_session(emit=stream.emit, on_lost=partial(runner.stop, Result.ERROR)):
+            connecting = anyio.CancelScope()
+            tasks.start_soon(_heed_signals, runner, connecting, interrupted)
+            on_lost = partial(runner.stop, Result.ERROR)
+            async with open_session(emit=stream.emit, on_lost=on_lost, connecting=connecting):
                 await runner.run()
                 await pool.stop_all()
             tasks.cancel_scope.cancel()
@@ -201,7 +202,9 @@ def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor, stream: Ev
         redactor.add(token)
 
 
-async def _heed_signals(runner: Runner, interrupted: list[int]) -> None:
+async def _heed_signals(
+    runner: Runner, connecting: anyio.CancelScope, interrupted: list[int]
+) -> None:
     """The first signal cancels and cleans up; the second ends the process at once."""
     with anyio.open_signal_receiver(*SIGNAL_CODES) as signals:
         async for received in signals:
@@ -210,6 +213,7 @@ async def _heed_signals(runner: Runner, interrupted: list[int]) -> None:
                 _leave(code)
             interrupted.append(code)
             runner.stop(Result.CANCELLATION, f"interrupted by {received.name}")
+            connecting.cancel()
 
 
 def _leave(code: int) -> NoReturn:

@@ -43,13 +43,8 @@ class Run:
 
     code: int
     out: str
-    folder: Path
+    record: dict[str, Any]
     took_s: float
-
-    @property
-    def record(self) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads((self.folder / "reports/run.json").read_text())
-        return record
 
     def stage(self, name: str) -> dict[str, Any]:
         (stage,) = [stage for stage in self.record["stages"] if stage["name"] == name]
@@ -80,9 +75,7 @@ class Project:
 
     def run(self, *argv: str, **env: str) -> Run:
         began = time.monotonic()
-        child = self.start(*argv, **env)
-        out, _ = child.communicate(timeout=180)
-        return Run(child.returncode, out, self.folder, time.monotonic() - began)
+        return self._wait(self.start(*argv, **env), began)
 
     def interrupt(self, number: signal.Signals, when: Callable[[str], bool]) -> Run:
         """Run, send a signal once the events so far satisfy a condition, and wait."""
@@ -93,14 +86,19 @@ class Project:
             time.sleep(0.02)
         began = time.monotonic()
         child.send_signal(number)
-        out, _ = child.communicate(timeout=60)
-        return Run(child.returncode, out, self.folder, time.monotonic() - began)
+        return self._wait(child, began)
+
+    def _wait(self, child: subprocess.Popen[str], began: float) -> Run:
+        out, _ = child.communicate(timeout=180)
+        written = self.folder / "reports/run.json"
+        record = json.loads(written.read_text()) if written.exists() else {}
+        return Run(child.returncode, out, record, time.monotonic() - began)
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """An empty project; its salt keeps its commands out of other tests' cache."""
-    return Project(tmp_path, f"{tmp_path.name}-{time.time_ns()}")
+    return Project(tmp_path, f"salt{time.time_ns()}")
 
 
 def engine_processes() -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +25,8 @@ SLOW_SERVICE = """
 @pipeline.service
 def postgres():
     import dataclasses
-    made = postgres_service("15-alpine", database="test_db")
-    return dataclasses.replace(made, container=made.container.with_label("salt", "{salt}"))
+    made = postgres_service("15-alpine", database="rules")
+    return dataclasses.replace(made, args=[*made.args, "-c", "cluster_name={salt}"])
 """
 
 
@@ -119,7 +121,7 @@ def test(python, postgres):
     assert run.code == 1
     assert "test: CANCELLED (because types failed)" in run.out
     assert run.took_s < 30
-    assert settled("postgres -D")
+    assert settled(project.salt)
     assert settled("sleep 60")
 
 
@@ -140,8 +142,24 @@ def test(python, postgres):
     assert run.code == code
     assert run.took_s < 7.5
     assert run.record["result"] == "cancellation"
-    assert settled("postgres -D")
+    assert settled(project.salt)
     assert settled("sleep 61")
+
+
+def test_interrupt_while_the_engine_is_awaited_ends_at_once(project: Project) -> None:
+    """Nothing has answered yet, so nothing is waited for."""
+    project.write("""
+@pipeline.stage
+def lint(python):
+    return Command(python, "true")
+""")
+    child = project.start("--engine", "tcp://127.0.0.1:9")
+    time.sleep(4)
+    began = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert time.monotonic() - began < 3
 
 
 def test_service_that_never_becomes_healthy_is_an_error_of_its_own(project: Project) -> None:
@@ -287,8 +305,11 @@ def lint(python):
 """)
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     root = Path(__file__).parents[2]
-    env = os.environ | {"PYTHONPATH": str(root / "ci"), "DAGGER_PROGRESS": "plain"}
-    argv = [*words, str(project.folder / "pipeline.py")]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"PYTHONPATH": str(root / "ci"), "DAGGER_PROGRESS": "plain", "PATH": path}
+    program = shutil.which(words[0], path=path)
+    assert program is not None
+    argv = [program, *words[1:], str(project.folder / "pipeline.py")]
     done = subprocess.run(argv, cwd=elsewhere, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "All stages passed" in done.stdout + done.stderr
