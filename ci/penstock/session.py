@@ -56,7 +56,9 @@ async def open_session(
         try:
             with connecting, anyio.fail_after(NAMED_S if named else FOUND_S):
                 await stack.enter_async_context(_cli_session())
-                await stack.enter_async_context(_shielded_exit(dagger.connection()))
+                # A request sent twice is a command executed twice: the SDK would, five times.
+                config = dagger.Config(retry=dagger.Retry(execute=False))
+                await stack.enter_async_context(_shielded_exit(dagger.connection(config)))
                 version = await dagger.dag.version()
         except (dagger.DaggerError, OSError) as error:
             which = f" {named}" if named else ""
