@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -107,3 +108,20 @@ def test_every_suppression_has_a_code_and_a_reason() -> None:
     bare = re.compile(r"# (?:noqa(?!: [A-Z])|type: ignore(?!\[))")
     files = [f for room in ("ci", "app", "tests") for f in (ROOT / room).rglob("*.py")]
     assert [f.name for f in files if f != Path(__file__) and bare.search(f.read_text())] == []
+
+
+def test_example_in_the_readme_is_a_pipeline_without_findings(tmp_path: Path) -> None:
+    """What a new user copies works: the graph resolves and `--list` prints it."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in block.splitlines() if line]) <= 25
+    file = tmp_path / "pipeline.py"
+    file.write_text(block)
+    done = subprocess.run(
+        [sys.executable, str(file), "--list"],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "ci")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Run the tests  (after lint)" in done.stdout

@@ -99,9 +99,7 @@ def _engine(rest: list[str]) -> int:
         "status": _status,
         "start": _start,
         "stop": _stop,
-        "logs": lambda: (
-            subprocess.run(["docker", "logs", built.container()], check=False).returncode
-        ),
+        "logs": _logs,
         "prune": _prune,
         "remove": _remove,
     }
