@@ -267,7 +267,9 @@ def _is_free(port: int, addresses: tuple[str, ...]) -> bool:
 
 
 def _has_cli() -> bool:
-    return place.cli().exists()
+    """Return whether a CLI is there: somebody's own, or the one that was built last."""
+    ours = state.read().get("made_cli")
+    return place.cli().exists() and (not ours or state.stamp("cli") == state.stamp("go-build"))
 
 
 def _place_cli(_log: Log) -> None:
@@ -277,6 +279,7 @@ def _place_cli(_log: Log) -> None:
     shutil.copy2(golang.binaries() / "dagger", beside)
     beside.replace(target)
     state.remember(made_cli=True)
+    state.set_stamp("cli", state.stamp("go-build"))
 
 
 def _config() -> str:

@@ -113,10 +113,11 @@ def run_all(steps: Sequence[Step]) -> None:
     Raises:
         MachineError: Of the first step that failed; the others are stopped.
     """
-    left = {step.name: step for step in steps if not step.is_done()}
-    if not left:
+    undone = [step for step in steps if not step.is_done()]
+    if not undone:
         return
-    _announce(list(left.values()))
+    _announce(undone)
+    left = _with_dependants(undone, steps)
     running: dict[Future[None], Step] = {}
     with ThreadPoolExecutor(max_workers=len(left)) as threads:
         try:
@@ -132,6 +133,18 @@ def run_all(steps: Sequence[Step]) -> None:
         except BaseException:
             stop_children()
             raise
+
+
+def _with_dependants(undone: Sequence[Step], steps: Sequence[Step]) -> dict[str, Step]:
+    """Return the steps to look at again when their turn comes.
+
+    What is done now may not be once its needs have been remade (another Go, another CLI), and
+    what looks undone may be there once its needs run (images, behind a daemon that was down).
+    """
+    names = {step.name for step in undone}
+    while more := {s.name for s in steps if not names.isdisjoint(s.needs)} - names:
+        names |= more
+    return {step.name: step for step in steps if step.name in names}
 
 
 def _is_ready(step: Step, left: Mapping[str, Step], running: Mapping[Future[None], Step]) -> bool:
@@ -161,6 +174,8 @@ def _tell_running(steps: object) -> None:
 
 def _run(step: Step) -> None:
     began = _began[step.name] = time.monotonic()
+    if step.is_done():
+        return
     log = Log(step.name)
     try:
         step.run(log)

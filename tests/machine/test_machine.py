@@ -26,7 +26,7 @@ from engine.errors import MachineError, StepError
 from engine.steps import Log, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,6 +174,23 @@ def test_steps_run_in_order_of_their_needs_and_done_ones_do_not(tmp_path: Path) 
     )
     assert out.read_text() == "a\nb\nc\n"
     assert set(state.read()["durations_s"]) == {"a", "b", "c"}
+
+
+def test_step_is_looked_at_again_once_its_needs_are_remade(tmp_path: Path) -> None:
+    """Done before and not after, it runs; undone before and there after, it does not."""
+    made, out = tmp_path / "made", tmp_path / "out"
+
+    def says(name: str) -> Callable[[Log], None]:
+        return lambda log: log.run(["sh", "-c", f"echo {name} >> {out}"])
+
+    steps.run_all(
+        [
+            step("base", f"touch {made}"),
+            Step("stale", "Stale", says("stale"), lambda: not made.exists(), ("base",)),
+            Step("hidden", "Hidden", says("hidden"), made.exists, ("base",)),
+        ]
+    )
+    assert out.read_text() == "stale\n"
 
 
 def test_independent_steps_run_side_by_side(tmp_path: Path) -> None:
