@@ -3,80 +3,163 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
+import re
 import sys
-import time
-from datetime import UTC, datetime
+import traceback
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import anyio
 
 from penstock.config import RunInfo
 from penstock.errors import PenstockError, UsageError
-from penstock.events import EventStream, RunFinished, RunStarted, StagePlan, Warned
-from penstock.model import Result
-from penstock.redact import MIN_BYTES, Redactor
-from penstock.runner import Runner, verdict
-from penstock.session import ENGINE_VARIABLE, open_session
+from penstock.plan import Plan
+from penstock.redact import Redactor
+from penstock.runner import BUG_CODE, NOTHING_CODE
+from penstock.secrets import read_all
+from penstock.select import Selection
+from penstock.session import ENGINE_VARIABLE
 from penstock.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from penstock.graph import Graph
-    from penstock.model import Outcome
     from penstock.pipeline import Pipeline
-
-SIGNAL_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def main(pipeline: Pipeline, argv: Sequence[str] | None = None) -> int:
     """Run a pipeline's command line and return the exit code.
 
-    0 passed, 1 a stage failed, 2 definition or usage wrong, 3 a bug of ours, 4 engine or service
-    lost, 5 nothing selected, 130 and 143 interrupted.
+    0 passed, 1 a stage failed or ran out of time, 2 definition or usage wrong, 3 a bug of ours, 4
+    engine, service or registry broke, 5 nothing selected or nothing required ran, 124 deadline of
+    the run, 130 and 143 interrupted.
     """
     options = _parser(pipeline).parse_args(argv)
+    redactor = Redactor()
     try:
-        graph = pipeline.check()
-        if options.only is not None:
-            graph = graph.only(options.only)
-        if options.list:
-            _print_list(pipeline, graph, as_json=options.json)
-            return 0
-        if options.engine:
-            os.environ[ENGINE_VARIABLE] = options.engine
-        secrets = _read_secrets(pipeline, graph)
-        return anyio.run(partial(_run, pipeline, graph, secrets, options))
+        return _carry_out(pipeline, options, redactor)
     except PenstockError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command line speaks here
+        _complain(redactor, f"error: {error}")
         return error.exit_code
+    except Exception:  # noqa: BLE001 - the last place where a secret can be kept out of a traceback
+        _complain(
+            redactor, f"{traceback.format_exc()}error: penstock itself failed, as shown above"
+        )
+        return BUG_CODE
+
+
+def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redactor) -> int:
+    stages = pipeline.check()
+    state = State.load(pipeline.root)
+    chosen = _selection(options, state).apply(stages)
+    if not chosen:
+        raise NothingSelectedError(_nothing(options))
+    run = RunInfo.discover(pipeline.root)
+    plan = Plan.make(pipeline, chosen, run, state, jobs=options.jobs, keep_going=options.keep_going)
+    if options.list or options.graph or options.dry_run:
+        from penstock.reports import drawing, listing
+
+        if options.graph:
+            text = drawing.FORMATS[options.graph](plan)
+        elif options.list:
+            text = listing.stages(plan, as_json=options.json)
+        else:
+            text = listing.dry_run(plan, as_json=options.json)
+        print(text)  # noqa: T201 - the command line speaks here
+        return 0
+    if options.json:
+        message = "--json goes with --list or --dry-run"
+        raise UsageError(message)
+    if options.engine:
+        os.environ[ENGINE_VARIABLE] = options.engine
+    secrets = read_all(pipeline.definitions[name] for name in plan.families)
+    from penstock.run import run as run_on_engine
+
+    return anyio.run(partial(run_on_engine, plan, secrets, redactor))
+
+
+def _complain(redactor: Redactor, text: str) -> None:
+    print(redactor.mask(text), file=sys.stderr)  # noqa: T201 - the command line speaks here
+
+
+class NothingSelectedError(PenstockError):
+    """Raised when a selection leaves no stage."""
+
+    exit_code = NOTHING_CODE
+
+
+def _nothing(options: argparse.Namespace) -> str:
+    if options.rerun_failed:
+        return "no stage is selected: none of them failed in the last run"
+    return "no stage is selected; `--list` shows what there is"
+
+
+def _selection(options: argparse.Namespace, state: State) -> Selection:
+    failed: list[str] | None = None
+    if options.rerun_failed:
+        if state.failed is None:
+            message = "--rerun-failed: nothing ran here before; run without it first"
+            raise UsageError(message)
+        failed = state.failed
+    if options.only == []:
+        raise NothingSelectedError(_nothing(options))
+    return Selection(
+        only=options.only or (),
+        until=options.until or (),
+        skip=options.skip or (),
+        keywords=options.keywords,
+        tags=options.tags or (),
+        failed=failed,
+    )
 
 
 def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=_program(pipeline), description=f"Run the pipeline '{pipeline.name}'."
+        prog=program(pipeline),
+        description=f"Run the pipeline '{pipeline.name}'.",
+        allow_abbrev=False,
     )
-    parser.add_argument(
-        "--only",
-        metavar="STAGE[,STAGE]",
-        type=lambda text: [name for name in text.split(",") if name],
-        action="extend",
-        help="run these stages and what they need",
+
+    def names(option: str, words: str) -> None:
+        select.add_argument(
+            option, metavar="STAGE[,STAGE]", type=_names, action="extend", help=words
+        )
+
+    select = parser.add_argument_group("which stages (each option narrows the others)")
+    names("--only", "these, and what they need")
+    names("--until", "nothing that stands behind these")
+    names("--skip", "not these; what needs a gate is skipped too")
+    select.add_argument(
+        "-k", dest="keywords", metavar="EXPR", default="", help="by name: `unit and not slow`"
     )
-    parser.add_argument("--list", action="store_true", help="print the stages and run nothing")
-    parser.add_argument("--json", action="store_true", help="with --list: for machines")
-    parser.add_argument("-j", "--jobs", type=_positive, metavar="N", help="most stages at a time")
-    parser.add_argument(
+    select.add_argument("-t", dest="tags", metavar="TAG", action="append", help="with this tag")
+    select.add_argument(
+        "--rerun-failed", action="store_true", help="those that did not pass in the last run"
+    )
+    show = parser.add_argument_group("look, and run nothing")
+    show.add_argument("--list", action="store_true", help="print the stages")
+    show.add_argument("--graph", choices=("text", "mermaid", "svg"), help="draw them")
+    show.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would run, in which order, from which images, with which secrets",
+    )
+    show.add_argument("--json", action="store_true", help="with --list or --dry-run: for machines")
+    how = parser.add_argument_group("how")
+    how.add_argument("-j", "--jobs", type=_positive, metavar="N", help="most stages at a time")
+    how.add_argument(
         "--keep-going", action="store_true", help="after a failure run all that is still possible"
     )
-    parser.add_argument(
+    how.add_argument(
         "--engine", metavar="URL", help="use this engine (tcp, unix, ssh, tls, container, ...)"
     )
     return parser
+
+
+def _names(text: str) -> list[str]:
+    # A comma inside brackets belongs to the name of a cell, `test[db=15,python=3.12]`.
+    return [name for name in re.split(r",(?![^\[]*\])", text) if name]
 
 
 def _positive(text: str) -> int:
@@ -87,135 +170,8 @@ def _positive(text: str) -> int:
     return number
 
 
-def _program(pipeline: Pipeline) -> str:
+def program(pipeline: Pipeline) -> str:
+    """Return the words that start this pipeline."""
     file = pipeline.file
     shown = file.relative_to(pipeline.root) if file.is_relative_to(pipeline.root) else file
     return f"python {shown}"
-
-
-def _print_list(pipeline: Pipeline, graph: Graph, *, as_json: bool) -> None:
-    stages = [pipeline.stages[name] for name in graph.order()]
-    if as_json:
-        entries = [{"name": s.name, "title": s.title, "needs": list(s.needs)} for s in stages]
-        print(json.dumps(entries, indent=2))  # noqa: T201 - the command line speaks here
-        return
-    width = max((len(stage.name) for stage in stages), default=0)
-    for stage in stages:
-        after = f"  (after {', '.join(stage.needs)})" if stage.needs else ""
-        print(f"{stage.name:<{width}}  {stage.title}{after}")  # noqa: T201 - the command line speaks here
-
-
-def _read_secrets(pipeline: Pipeline, graph: Graph) -> dict[tuple[str, str], str]:
-    """Read every declared secret of the selected stages before anything starts."""
-    return {
-        (stage, name): secret.read(name)
-        for stage in graph.needs
-        for name, secret in pipeline.stages[stage].secrets.items()
-    }
-
-
-async def _run(
-    pipeline: Pipeline,
-    graph: Graph,
-    secrets: Mapping[tuple[str, str], str],
-    options: argparse.Namespace,
-) -> int:
-    """Run the selected stages on the engine and return the exit code."""
-    if not graph.needs:
-        message = "no stage is selected"
-        raise UsageError(message)
-    from penstock.execute import Executor
-    from penstock.reports.console import ConsoleReport
-    from penstock.reports.record import Record
-    from penstock.services import ServicePool
-
-    run = RunInfo.discover(pipeline.root)
-    redactor = Redactor()
-    stream = EventStream(redactor, [ConsoleReport(), Record(run.reports)])
-    _mask(secrets, redactor, stream)
-    state = State.load(pipeline.root)
-    began = time.monotonic()
-    stream.emit(_started(pipeline, graph, run))
-    interrupted: list[int] = []
-    outcomes: dict[str, Outcome] = {}
-    failure = ""
-    try:
-        async with anyio.create_task_group() as tasks:
-            pool = ServicePool(tasks, stream.emit)
-            executor = Executor(pipeline, run, pool, state, redactor, secrets)
-            runner = Runner(
-                graph,
-                pipeline.stages,
-                executor,
-                emit=stream.emit,
-                jobs=options.jobs,
-                keep_going=options.keep_going,
-            )
-            outcomes = runner.outcomes
-            stream.listen(executor.release)
-            connecting = anyio.CancelScope()
-            tasks.start_soon(_heed_signals, runner, connecting, interrupted)
-            on_lost = partial(runner.stop, Result.ERROR)
-            async with open_session(emit=stream.emit, on_lost=on_lost, connecting=connecting):
-                await runner.run()
-                await pool.stop_all()
-            tasks.cancel_scope.cancel()
-    except* PenstockError as group:
-        failure = str(group.exceptions[0])
-    result, root, exit_code = verdict(outcomes)
-    if failure:
-        result, root, exit_code = Result.ERROR, failure, 4
-    if interrupted:
-        result, exit_code = Result.CANCELLATION, interrupted[0]
-    state.durations_s |= {n: o.duration_s for n, o in outcomes.items() if o.passed}
-    state.save()
-    took = time.monotonic() - began
-    stream.emit(RunFinished(result=result, reason=root, exit_code=exit_code, duration_s=took))
-    return exit_code
-
-
-def _started(pipeline: Pipeline, graph: Graph, run: RunInfo) -> RunStarted:
-    plans = tuple(
-        StagePlan(name, pipeline.stages[name].title, tuple(graph.needs[name]))
-        for name in graph.order()
-    )
-    return RunStarted(
-        pipeline=pipeline.name,
-        run_id=run.id,
-        commit=run.commit,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        stages=plans,
-        reproduce=_program(pipeline),
-    )
-
-
-def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor, stream: EventStream) -> None:
-    for (stage, name), value in secrets.items():
-        if not redactor.add(value):
-            stream.emit(
-                Warned(
-                    message=f"secret '{name}' of stage '{stage}' is shorter than {MIN_BYTES} bytes "
-                    f"and is not masked"
-                )
-            )
-    if token := os.environ.get("REGISTRY_TOKEN"):
-        redactor.add(token)
-
-
-async def _heed_signals(
-    runner: Runner, connecting: anyio.CancelScope, interrupted: list[int]
-) -> None:
-    """The first signal cancels and cleans up; the second ends the process at once."""
-    with anyio.open_signal_receiver(*SIGNAL_CODES) as signals:
-        async for received in signals:
-            code = SIGNAL_CODES[received]
-            if interrupted:
-                _leave(code)
-            interrupted.append(code)
-            runner.stop(Result.CANCELLATION, f"interrupted by {received.name}")
-            connecting.cancel()
-
-
-def _leave(code: int) -> NoReturn:
-    """End now; the engine's session ends with us, because it reads our end of a pipe."""
-    os._exit(code)

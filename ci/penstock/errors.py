@@ -2,10 +2,11 @@
 
 PipelineError           exit 2  a definition or a call is wrong
 ├── DefinitionError     exit 2  the pipeline's own file is wrong (all findings at once)
-├── UsageError          exit 2  the command line is wrong
-└── MissingSecretError  exit 2  a declared secret has no value
+│   └── MissingSecretError      declared secrets have no value
+└── UsageError          exit 2  the command line is wrong
 EngineError             exit 4  the engine, a service or a registry broke
 ├── EngineLostError     exit 4  the engine stopped answering
+├── RegistryError       exit 4  a registry took or gave something else than it should
 └── ServiceError        exit 4  a service died or never became healthy
 """
 
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from penstock.model import Fault
 
 
 class PenstockError(Exception):
@@ -46,28 +49,29 @@ class UsageError(PipelineError):
     """Raised when the command line names what does not exist."""
 
 
-class MissingSecretError(PipelineError):
-    """Raised when a declared secret has no value.
-
-    Args:
-        name: The name under which the stage takes it.
-        source: Where it was looked for, in words.
-    """
-
-    def __init__(self, name: str, source: str) -> None:
-        self.name = name
-        self.source = source
-        super().__init__(f"secret '{name}' has no value: {source}")
+class MissingSecretError(DefinitionError):
+    """Raised when declared secrets have no value; holds a finding for each."""
 
 
 class EngineError(PenstockError):
-    """Raised when the engine, a service or a registry broke, not the code under test."""
+    """Raised when the engine, a service or a registry broke, not the code under test.
+
+    Attributes:
+        fault: The class by which a stage may be tried again.
+    """
 
     exit_code = 4
+    fault: ClassVar[Fault] = "engine"
 
 
 class EngineLostError(EngineError):
     """Raised when the engine stopped answering."""
+
+
+class RegistryError(EngineError):
+    """Raised when a registry took or gave something else than it should."""
+
+    fault = "registry"
 
 
 class ServiceError(EngineError):
@@ -78,6 +82,8 @@ class ServiceError(EngineError):
         reason: What happened, in words.
         output: The last lines that it printed, as far as the engine gave them.
     """
+
+    fault = "service"
 
     def __init__(self, name: str, reason: str, output: str = "") -> None:
         self.name = name

@@ -7,20 +7,25 @@ Every string passes the redactor here, so that no listener ever holds a secret.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
+import re
 import time
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from penstock.model import Artifact, Outcome, Result
+from penstock.model import Attempt, Outcome, Result, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from penstock.redact import Redactor
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+SCHEMA = "penstock.events/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +39,6 @@ class Event:
     at_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class StagePlan:
-    """What a listener needs to know of a stage before it starts."""
-
-    name: str
-    title: str
-    needs: tuple[str, ...]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
     """The plan stands; nothing runs yet."""
@@ -51,8 +47,22 @@ class RunStarted(Event):
     run_id: str
     commit: str
     started_at: str
-    stages: tuple[StagePlan, ...]
+    stages: tuple[Stage, ...]
     reproduce: str
+    jobs: int | None = None
+    keep_going: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStopped(Event):
+    """Nothing more starts but teardown stages, and what runs is cut short."""
+
+    result: Result
+    reason: str
+    root: str = ""
+    exit_code: int = 0
+    grace_s: float = 0.0
+    teardown_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +114,22 @@ class StageStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageRetried(Event):
+    """An attempt failed, and another one follows after a while."""
+
+    stage: str
+    attempt: Attempt
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagesAdded(Event):
+    """A stage found out what else there is to do."""
+
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageFinished(Event):
     """A stage came to its one result."""
 
@@ -120,12 +146,14 @@ class Warned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """The verdict."""
+    """The verdict; `warnings` are the stages whose failure is allowed."""
 
     result: Result
     reason: str
     exit_code: int
     duration_s: float
+    root: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class Listener(Protocol):
@@ -175,22 +203,65 @@ class EventStream:
 
 def masked(value: T, mask: Callable[[str], str]) -> T:
     """Return the value with every string in it masked, whatever its depth."""
-    return _masked(value, mask)  # type: ignore[no-any-return]  # the shape is kept by construction
+    return _mapped(value, mask)  # type: ignore[no-any-return]  # the shape is kept by construction
 
 
-def _masked(value: Any, mask: Callable[[str], str]) -> Any:  # noqa: ANN401 - any value
+def _mapped(value: Any, mask: Callable[[str], str]) -> Any:  # noqa: ANN401 - any value
     match value:
-        case Result():
+        case Enum():
             return value
         case str():
             return mask(value)
         case tuple():
-            return tuple(_masked(item, mask) for item in value)
-        case Outcome() | Artifact() | StagePlan() | Event():
-            changes = {
-                field.name: _masked(getattr(value, field.name), mask)
-                for field in dataclasses.fields(value)
-                if field.name != "value"
-            }
+            return tuple(_mapped(item, mask) for item in value)
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            changes = {name: _mapped(getattr(value, name), mask) for name in _recorded(type(value))}
             return dataclasses.replace(value, **changes)
     return value
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """Return the JSON form of an event."""
+    content: dict[str, Any] = plain(event)
+    return {"schema": SCHEMA, "event": _NAMES[type(event)], **content}
+
+
+def from_dict(content: Mapping[str, Any]) -> Event:
+    """Return the event of a JSON form; fields that are not known here are left out.
+
+    Raises:
+        ValueError: When it is no event of this schema.
+    """
+    from cattrs import BaseValidationError, Converter
+
+    kinds = {name: kind for kind, name in _NAMES.items()}
+    try:
+        if content["schema"] != SCHEMA:
+            message = f"schema {content['schema']} is not {SCHEMA}"
+            raise ValueError(message)
+        return Converter().structure(content, kinds[content["event"]])
+    except (BaseValidationError, KeyError, TypeError) as error:
+        message = f"no event of {SCHEMA}: {error}"
+        raise ValueError(message) from error
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - any value
+    """Return what JSON knows of a value: dataclasses as objects, times to the microsecond."""
+    match value:
+        case tuple():
+            return [plain(item) for item in value]
+        case float():
+            return round(value, 6)
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {name: plain(getattr(value, name)) for name in _recorded(type(value))}
+    return value
+
+
+@functools.cache
+def _recorded(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(kind) if f.metadata.get("recorded", True))
+
+
+_NAMES: dict[type[Event], str] = {
+    kind: re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in Event.__subclasses__()
+}

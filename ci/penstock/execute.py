@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 import time
 import traceback
+from collections.abc import Hashable, Mapping, ValuesView
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,13 +18,25 @@ import anyio
 from penstock.errors import EngineError, ServiceError
 from penstock.events import Event, StageFinished
 from penstock.export import export, read
-from penstock.model import Artifact, Command, Outcome, Result, Service, Stage
+from penstock.matrix import suffix
+from penstock.model import (
+    Artifact,
+    Command,
+    Fault,
+    Outcome,
+    Report,
+    Result,
+    Service,
+    Stage,
+    service_key,
+)
+from penstock.pipeline import BUILT_IN
 from penstock.recipes.registry import Registry
 from penstock.services import ServicePool, bind
 from penstock.state import Passed, State, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     import dagger
 
@@ -31,14 +45,24 @@ if TYPE_CHECKING:
     from penstock.redact import Redactor
 
 MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
-# `$0` is the deadline, the rest the command. The marker tells an executed command from one that
-# the engine had already: the run's id is volatile, so another run's id in it means cached.
+# The marker tells an executed command from one that the engine had already: the run's id is
+# volatile, so another run's id in it means cached. So is the deadline, which may change freely.
 WRAPPER = (
-    f'printf %s "$PENSTOCK_RUN" > {MARKER}; unset PENSTOCK_RUN; exec timeout -s INT -k 5 "$0" "$@"'
+    f'printf %s "$PENSTOCK_RUN" > {MARKER}; deadline=$PENSTOCK_DEADLINE; '
+    'unset PENSTOCK_RUN PENSTOCK_DEADLINE; exec timeout -s INT -k 5 "$deadline" "$@"'
 )
 TIMED_OUT_CODES = (124, 130, 137)
 TAIL_LINES = 40
-REPORTS_S = 60.0
+# What the engine says when it cannot reach a registry, and when asking again would not help.
+REGISTRY_WORDS = (
+    "resolve image",
+    "resolve source metadata",
+    "pull",
+    "push",
+    "registry",
+    "manifest",
+)
+FINAL_WORDS = ("not found", "unauthorized", "denied", "forbidden", "invalid reference")
 
 
 @dataclass
@@ -47,6 +71,7 @@ class Executor:
 
     Args:
         pipeline: Provides what stages take by name.
+        stages: Those of the run.
         run: The surroundings.
         pool: Starts and stops services.
         state: What earlier runs left.
@@ -55,110 +80,191 @@ class Executor:
     """
 
     pipeline: Pipeline
+    stages: dict[str, Stage]
     run: RunInfo
     pool: ServicePool
     state: State
     redactor: Redactor
-    secrets: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    _made: dict[str, Any] = field(default_factory=dict)
-    _locks: dict[str, anyio.Lock] = field(default_factory=dict)
-    _ended: set[str] = field(default_factory=set)
+    secrets: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    _made: dict[Hashable, tuple[Any, Any]] = field(default_factory=dict, init=False)
+    _locks: dict[Hashable, anyio.Lock] = field(default_factory=dict, init=False)
+    _kept: dict[str, str] = field(default_factory=dict, init=False)
+    _spawned: dict[str, Any] = field(default_factory=dict, init=False)
+    _users: dict[str, set[str]] = field(default_factory=dict, init=False)
 
-    async def __call__(self, stage: Stage, needed: Mapping[str, Outcome]) -> Outcome:
+    def __post_init__(self) -> None:
+        """Find out which stages use which service."""
+        for stage in self.stages.values():
+            for name in self.pipeline.reached(stage.family):
+                if self.pipeline.providers[name].kind == "service":
+                    key = service_key(name, suffix(stage.cell))
+                    self._users.setdefault(key, set()).add(stage.name)
+
+    async def __call__(
+        self, stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
+    ) -> Outcome:
         """Run one stage; every fault of the author, a service or the engine becomes an outcome."""
         import dagger
 
+        self.stages.setdefault(stage.name, stage)
         try:
-            return await self._run(stage, {name: o.value for name, o in needed.items()})
+            return await self._run(stage, needed, _Try(attempt, deadline_s))
         except EngineError as error:
             output = error.output if isinstance(error, ServiceError) else ""
-            return Outcome(result=Result.ERROR, reason=str(error), output=tail(output))
+            return _error(str(error), error.fault, output)
         except dagger.ExecError as error:
             return _failed_exec(error)
         except (dagger.DaggerError, OSError) as error:
             words = " ".join(str(error).split()) or type(error).__name__
-            return Outcome(result=Result.ERROR, reason=words[:500])
+            return _error(words[:500], _fault(words))
         except Exception as error:  # noqa: BLE001 - the author's own code may raise anything
             return _raised(error, stage)
 
     def release(self, event: Event) -> None:
         """Listen for the end of stages, and stop each service after its last user."""
         if isinstance(event, StageFinished):
-            self._ended.add(event.stage)
-            for name, provider in self.pipeline.providers.items():
-                users = self.pipeline.users(name) if provider.kind == "service" else []
-                if event.stage in users and self._ended.issuperset(users):
-                    self.pool.release(name)
+            for key, users in self._users.items():
+                if event.stage in users:
+                    users.remove(event.stage)
+                    users.update(stage.name for stage in event.outcome.spawned)
+                    if not users:
+                        self.pool.release(key)
 
-    async def _run(self, stage: Stage, results: Mapping[str, Any]) -> Outcome:
-        registry = self._registry()
-        extra = {**results, "run": self.run, "commit": self.run.commit[:12], "registry": registry}
-        extra |= self._secrets_of(stage)
-        arguments = {name: await self._take(name, extra) for name in stage.takes}
-        returned = stage.function(**arguments)
-        if inspect.isawaitable(returned):
+    async def _run(self, stage: Stage, needed: Mapping[str, Outcome], this: _Try) -> Outcome:
+        if stage.name in self._spawned:
+            return await self._do(stage, self._spawned[stage.name], this)
+        registry = Registry(run=self.run, name=self.pipeline.name, pool=self.pool, state=self.state)
+        given = {"run": self.run, "commit": self.run.commit[:12], "registry": registry}
+        given |= {**stage.cell, **self._results(stage, needed), **self._secrets_of(stage)}
+        definition = self.pipeline.providers[stage.family]
+        arguments = {name: await self._take(name, given, stage) for name in definition.takes}
+        returned = definition.function(**arguments)
+        is_async = inspect.isawaitable(returned)
+        if is_async:
             returned = await returned
-        if isinstance(returned, Command):
-            return await self._command(stage, returned)
-        if _is_container(returned):
-            return Outcome(result=Result.SUCCESS, value=await returned.sync())
-        if not inspect.iscoroutinefunction(inspect.unwrap(stage.function)):
-            message = (
-                f"{stage.place}: stage '{stage.name}' returned {type(returned).__name__}; return a "
-                f"Command or a container, or make it `async` to hand on any other value"
-            )
-            return Outcome(result=Result.FAILURE, reason=message)
-        notes = tuple(registry.notes)
-        return Outcome(
-            result=Result.SUCCESS, value=returned, notes=notes, cached=registry.was_rehearsed
+        self.state.images[stage.family] = images(arguments.values(), returned)
+        done = await self._do(stage, returned, this, is_async=is_async)
+        return replace(
+            done,
+            notes=(*done.notes, *registry.notes),
+            cached=done.cached or registry.was_rehearsed,
         )
 
-    def _registry(self) -> Registry:
-        return Registry(run=self.run, name=self.pipeline.name, pool=self.pool, state=self.state)
+    async def _do(
+        self, stage: Stage, returned: object, this: _Try, *, is_async: bool = False
+    ) -> Outcome:
+        """Do what a stage returned."""
+        import dagger
+
+        match returned:
+            case Command():
+                return await self._command(stage, returned, this)
+            case dagger.Container():
+                return Outcome(result=Result.SUCCESS, value=await returned.sync())
+            case dict() if returned and all(
+                isinstance(value, Command | dagger.Container) for value in returned.values()
+            ):
+                return self._spawn(stage, returned)
+        if is_async or returned == {}:
+            return Outcome(result=Result.SUCCESS, value=returned)
+        message = (
+            f"{stage.place}: stage '{stage.name}' returned {type(returned).__name__}; return a "
+            f"Command, a container or a dict of them, or make it `async` to hand on any other value"
+        )
+        return Outcome(result=Result.FAILURE, reason=message)
+
+    def _spawn(self, stage: Stage, returned: Mapping[str, Any]) -> Outcome:
+        """Return an outcome with a stage for each entry, which run side by side."""
+        children = {
+            name: replace(
+                stage,
+                name=f"{stage.name}[{name}]",
+                title=f"{stage.title} [{name}]",
+                needs=(stage.name,),
+                takes=(),
+                cell={**stage.cell, "": name},
+            )
+            for name in map(str, returned)
+        }
+        self._spawned |= {
+            child.name: value
+            for child, value in zip(children.values(), returned.values(), strict=True)
+        }
+        return Outcome(result=Result.SUCCESS, spawned=tuple(children.values()))
+
+    def _results(self, stage: Stage, needed: Mapping[str, Outcome]) -> dict[str, Any]:
+        """Return what the needed stages handed on, by the names of their functions.
+
+        Of a stage with a matrix, or with stages that it found out, these are all by their names;
+        unless it is the one cell that agrees with the taker's own.
+        """
+        results: dict[str, Any] = {}
+        for name in stage.takes:
+            of = self.stages[name]
+            if needed[name].spawned:
+                results.setdefault(of.family, {})
+            elif of.cell.items() <= stage.cell.items():
+                results[of.family] = needed[name].value
+            else:
+                results.setdefault(of.family, {})[name] = needed[name].value
+        return results
 
     def _secrets_of(self, stage: Stage) -> dict[str, Any]:
         from dagger import dag
 
         return {
-            name: dag.set_secret(f"{stage.name}.{name}", self.secrets[stage.name, name])
-            for name in stage.secrets
+            name: dag.set_secret(f"{family}.{name}", value)
+            for (family, name), value in self.secrets.items()
+            if family == stage.family
         }
 
-    async def _take(self, name: str, extra: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any value
-        """Return what stands behind a parameter, making it once per run."""
-        if name in extra:
-            return extra[name]
-        async with self._locks.setdefault(name, anyio.Lock()):
-            if name not in self._made:
-                provider = self.pipeline.providers[name]
-                arguments = {taken: await self._take(taken, extra) for taken in provider.takes}
+    async def _take(self, name: str, given: Mapping[str, Any], stage: Stage) -> Any:  # noqa: ANN401 - any value
+        """Return what stands behind a parameter, made once for each set of what it takes itself.
+
+        A service is made once for each cell of a matrix: cells must not see each other's data.
+        """
+        if name in given:
+            return given[name]
+        provider = self.pipeline.providers[name]
+        arguments = {taken: await self._take(taken, given, stage) for taken in provider.takes}
+        cell = suffix(stage.cell) if provider.kind == "service" else ""
+        own = [id(value) for taken, value in arguments.items() if taken not in BUILT_IN]
+        key = (name, cell, *own)
+        async with self._locks.setdefault(key, anyio.Lock()):
+            if key not in self._made:
                 made = provider.function(**arguments)
                 if inspect.isawaitable(made):
                     made = await made
-                self._made[name] = replace(made, name=name) if isinstance(made, Service) else made
-            return self._made[name]
+                if isinstance(made, Service):
+                    bound = made.deadline_s if provider.deadline_s is None else provider.deadline_s
+                    made = replace(made, name=name, cell=cell, deadline_s=bound)
+                self._made[key] = (made, arguments)  # kept, so that no id is given twice
+            return self._made[key][0]
 
-    async def _command(self, stage: Stage, command: Command) -> Outcome:
+    async def _command(self, stage: Stage, command: Command, this: _Try) -> Outcome:
         container = bind(command.container, command.services)
         for name, value in command.env.items():
             container = container.with_env_variable(name, value)
         began = time.monotonic()
-        done, cached, code = await self._execute(stage, command, container)
+        done, cached, code = await self._execute(stage, command, container, this)
         took = time.monotonic() - began
         output = await done.combined_output()
-        artifacts = [self._log(stage, output)]
-        remarks: list[str] = []
-        if command.reports:
+        artifacts = self._log(stage, output, this.number)
+        into = self.run.reports / file_name(stage.name) if stage.cell else self.run.reports
+        remarks = self._claim(stage, command.reports, into)
+        if command.reports and not remarks:
             files = done.directory(".")
-            kept, remarks = await export(files, command.reports, self.run.reports, stage.name)
+            kept, remarks = await export(files, command.reports, into, self.run.reports)
             artifacts += kept
-        reading = read(command.reports, self.run.reports)
-        timed_out = not cached and code in TIMED_OUT_CODES and took >= stage.deadline_s
+        reading = read(command.reports, into)
+        timed_out = not cached and code in TIMED_OUT_CODES and took >= this.deadline_s
         result = Result.SUCCESS if code == 0 and not reading.gates else Result.FAILURE
         reason = "; ".join(reading.gates) if code == 0 else f"exit code {code}"
         if timed_out:
             result = Result.TIMEOUT
             reason = f"ran longer than its deadline of {stage.deadline_s:g} s"
+            if this.deadline_s < stage.deadline_s:
+                reason = "ran when the run's deadline passed"
         passed = result is Result.SUCCESS
         summary = ", ".join((*reading.summary, *(() if code == 0 else reading.gates)))
         return Outcome(
@@ -174,7 +280,7 @@ class Executor:
         )
 
     async def _execute(
-        self, stage: Stage, command: Command, container: dagger.Container
+        self, stage: Stage, command: Command, container: dagger.Container, this: _Try
     ) -> tuple[dagger.Container, bool, int]:
         """Run the command unless the engine has it passed already.
 
@@ -183,11 +289,13 @@ class Executor:
             command never comes from the cache: it is executed again under another variable.
         """
         await self.pool.prepare(command.services)
-        execute = partial(_with_command, container, command, stage.deadline_s, self.run.id)
+        execute = partial(_with_command, container, command, this.deadline_s, self.run.id)
         definition = await execute(again="").id()
         before = self.state.passed.pop(stage.name, None)
-        known = before is not None and before.definition == definition
+        known = before is not None and before.definition == definition and this.number == 1
         again = before.again if before is not None and known else ""
+        if this.number > 1:
+            again = f"{self.run.id}.{this.number}"
         done = execute(again=again)
         code, cached = await self._evaluate(done, command, start=not known)
         if cached and code != 0:
@@ -221,11 +329,36 @@ class Executor:
                         await self.pool.sweep(service)
         return code, cached
 
-    def _log(self, stage: Stage, output: str) -> Artifact:
-        path = self.run.reports / "logs" / f"{stage.name}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def _log(self, stage: Stage, output: str, attempt: int) -> list[Artifact]:
+        """Write what a command printed; what earlier attempts printed stays beside it."""
+        folder = self.run.reports / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = file_name(stage.name)
+        path = folder / f"{name}.txt"
+        earlier = [folder / f"{name}.attempt-{number}.txt" for number in range(1, attempt)]
+        if earlier and path.exists():
+            path.replace(earlier[-1])
         write_whole(path, self.redactor.mask(output))
-        return Artifact(f"logs/{path.name}", path.stat().st_size)
+        kept = [path, *(log for log in earlier if log.exists())]
+        return [Artifact(f"logs/{log.name}", log.stat().st_size) for log in kept]
+
+    def _claim(self, stage: Stage, reports: Sequence[Report], into: Path) -> list[str]:
+        """Return why the reports cannot be kept: another stage keeps others under their names."""
+        names = [str(into / path) for report in reports for path in report.paths]
+        owners = {name: self._kept.setdefault(name, stage.name) for name in names}
+        return [
+            f"{Path(name).name} is not kept: stage '{owner}' keeps a report under that name"
+            for name, owner in owners.items()
+            if owner != stage.name
+        ]
+
+
+@dataclass(frozen=True)
+class _Try:
+    """One attempt of a stage."""
+
+    number: int
+    deadline_s: float
 
 
 def _with_command(
@@ -235,8 +368,10 @@ def _with_command(
 
     if again:
         container = container.with_env_variable("PENSTOCK_AGAIN", again)
-    return container.with_volatile_variable("PENSTOCK_RUN", run_id).with_exec(
-        ["sh", "-c", WRAPPER, f"{deadline_s:g}", *command.argv], expect=dagger.ReturnType.ANY
+    return (
+        container.with_volatile_variable("PENSTOCK_RUN", run_id)
+        .with_volatile_variable("PENSTOCK_DEADLINE", f"{deadline_s:.3f}")
+        .with_exec(["sh", "-c", WRAPPER, "sh", *command.argv], expect=dagger.ReturnType.ANY)
     )
 
 
@@ -250,15 +385,49 @@ async def _ran_in(done: dagger.Container) -> str:
         return ""  # the image has no `sh`, say: the exit code and the output tell
 
 
-def _is_container(value: object) -> bool:
-    import dagger
+def images(*values: object) -> list[str]:
+    """Return the names of the images from which containers and services are made.
 
-    return isinstance(value, dagger.Container)
+    Read from the query that the SDK has built up, so nothing is evaluated.
+    """
+    found: set[str] = set()
+    queue: list[Any] = list(values)
+    while queue:
+        value = queue.pop()
+        if isinstance(value, Mapping):
+            queue += value.values()
+        elif isinstance(value, list | tuple | ValuesView):
+            queue += value
+        elif isinstance(value, Command | Service):
+            queue += [value.container, value.services]
+        elif context := getattr(value, "_ctx", None):
+            for made in context.selections:
+                queue += made.args.values()
+                if made.name == "from":
+                    found.add(made.args["address"])
+    return sorted(found)
+
+
+def file_name(stage: str) -> str:
+    """Return a stage's name as it can stand in a path."""
+    return re.sub(r"[^\w.,=\[\]+-]", "-", stage)
 
 
 def tail(text: str, lines: int = TAIL_LINES) -> str:
     """Return the last lines of a text."""
     return "\n".join(text.rstrip().splitlines()[-lines:])
+
+
+def _error(reason: str, fault: Fault | None, output: str = "") -> Outcome:
+    return Outcome(result=Result.ERROR, reason=reason, fault=fault, output=tail(output))
+
+
+def _fault(words: str) -> Fault | None:
+    """Return the class of what the engine complains of; nothing when asking again is in vain."""
+    words = words.lower()
+    if any(final in words for final in FINAL_WORDS):
+        return None
+    return "registry" if any(word in words for word in REGISTRY_WORDS) else "engine"
 
 
 def _failed_exec(error: dagger.ExecError) -> Outcome:

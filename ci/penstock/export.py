@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 import xml.etree.ElementTree as ET
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.model import Artifact, Coverage, JUnit, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     import dagger
 
@@ -34,15 +35,15 @@ class Reading:
 
 
 async def export(
-    files: dagger.Directory, reports: Sequence[Report], into: Path, stage: str
+    files: dagger.Directory, reports: Sequence[Report], into: Path, folder: Path
 ) -> tuple[list[Artifact], list[str]]:
     """Copy the declared reports of a stage into the reports folder.
 
     Args:
         files: The container's working directory after the command.
         reports: What the stage declared.
-        into: The reports folder.
-        stage: Names the folder beside it in which the files arrive first.
+        into: Where the stage's reports go.
+        folder: The reports folder, above it or the same; what is kept is named relative to it.
 
     Returns:
         What is there now, and what people should know: declared paths that are missing, and
@@ -50,8 +51,7 @@ async def export(
     """
     paths = [path for report in reports for path in report.paths]
     into.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a local folder, microseconds
-    beside = into / f".{stage}.incoming"
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
     try:
         include = [pattern for path in paths for pattern in (path, f"{path}/**")]
         await files.filter(include=include).export(str(beside))
@@ -62,7 +62,7 @@ async def export(
                 _move(beside / path, into / path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return list(_artifacts(into, paths)), remarks
+    return list(_artifacts(into, folder, paths)), remarks
 
 
 def read(reports: Iterable[Report], folder: Path) -> Reading:
@@ -160,10 +160,10 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def _artifacts(into: Path, paths: Iterable[str]) -> Iterator[Artifact]:
+def _artifacts(into: Path, folder: Path, paths: Iterable[str]) -> Iterator[Artifact]:
     for path in paths:
         top = into / path
         files = sorted(top.rglob("*")) if top.is_dir() else [top]
         for file in files:
             if file.is_file():
-                yield Artifact(file.relative_to(into).as_posix(), file.stat().st_size)
+                yield Artifact(file.relative_to(folder).as_posix(), file.stat().st_size)

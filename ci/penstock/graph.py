@@ -1,4 +1,4 @@
-"""Order and selection over the needs of stages. Pure: names in, names out, nothing runs here.
+"""Order and reach over the needs of stages. Pure: names in, names out, nothing runs here.
 
 Guarantees: the order is stable (definition order wherever needs leave a choice), every stage
 stands behind all that it needs, and a cycle is spelled in the author's direction, a -> b -> a.
@@ -6,12 +6,12 @@ stands behind all that it needs, and a cycle is spelled in the author's directio
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
-
-from penstock.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ class Graph:
     """The needs of stages.
 
     Args:
-        needs: For each stage, in definition order, the names that must have passed before it.
+        needs: For each stage, in definition order, the names that come before it.
     """
 
     needs: Mapping[str, Sequence[str]]
@@ -48,30 +48,65 @@ class Graph:
             sorter.done(*ready)
         return ordered
 
-    def dependants(self, name: str) -> list[str]:
-        """Return all that need a stage, directly or not, in definition order."""
+    @cached_property
+    def users(self) -> dict[str, list[str]]:
+        """For each stage those that need it directly, in definition order."""
         users: dict[str, list[str]] = {stage: [] for stage in self.needs}
         for stage, needed in self.needs.items():
             for need in needed:
                 users[need].append(stage)
-        reached = _reach(users, [name])
-        return [stage for stage in self.needs if stage in reached and stage != name]
+        return users
 
-    def only(self, names: Iterable[str]) -> Graph:
-        """Return the graph of the named stages and all that they need.
+    def dependants(self, names: Iterable[str]) -> set[str]:
+        """Return all that need one of the stages, directly or not, and not the stages themselves."""
+        start = set(names)
+        return _reach(self.users, start) - start
 
-        Raises:
-            UsageError: When a name is no stage.
+    def closure(self, names: Iterable[str]) -> set[str]:
+        """Return the stages and all that they need, directly or not."""
+        return _reach(self.needs, names)
+
+    def without(self, names: Iterable[str]) -> Graph:
+        """Return the graph without some stages; what needed them needs them no more."""
+        gone = set(names)
+        return Graph(
+            {
+                stage: [need for need in needs if need not in gone]
+                for stage, needs in self.needs.items()
+                if stage not in gone
+            }
+        )
+
+    def remaining(self, durations_s: Mapping[str, float]) -> dict[str, float]:
+        """Return for each stage the longest time from its start to the end of all behind it.
+
+        Args:
+            durations_s: What is known of each stage's own time; unknown counts as no time.
         """
-        wanted = [name.replace("-", "_") if name not in self.needs else name for name in names]
-        for name in wanted:
-            if name not in self.needs:
-                known = ", ".join(self.needs)
-                hint = did_you_mean(name, self.needs)
-                message = f"no stage is named '{name}'{hint or f'; there are: {known}'}"
-                raise UsageError(message)
-        kept = _reach(self.needs, wanted)
-        return Graph({name: needs for name, needs in self.needs.items() if name in kept})
+        left: dict[str, float] = {}
+        for name in reversed(self.order()):
+            behind = max((left[user] for user in self.users[name]), default=0.0)
+            left[name] = durations_s.get(name, 0.0) + behind
+        return left
+
+    def expected_s(self, durations_s: Mapping[str, float], jobs: int | None = None) -> float:
+        """Return how long a run takes in which every stage takes its known time."""
+        blockers = {name: len(needs) for name, needs in self.needs.items()}
+        left = self.remaining(durations_s)
+        ready = [(-left[name], name) for name, count in blockers.items() if not count]
+        heapq.heapify(ready)
+        running: list[tuple[float, str]] = []
+        now = 0.0
+        while ready or running:
+            while ready and (jobs is None or len(running) < jobs):
+                name = heapq.heappop(ready)[1]
+                heapq.heappush(running, (now + durations_s.get(name, 0.0), name))
+            now, ended = heapq.heappop(running)
+            for user in self.users[ended]:
+                blockers[user] -= 1
+                if not blockers[user]:
+                    heapq.heappush(ready, (-left[user], user))
+        return now
 
 
 def _reach(edges: Mapping[str, Iterable[str]], start: Iterable[str]) -> set[str]:

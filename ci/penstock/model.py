@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import inspect
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from penstock.place import calling_file, place_of, project_root
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import dagger
 
-    from penstock.secrets import Secret
 
 Function = Callable[..., Any]
 
-_OWN_FOLDER = str(Path(__file__).parent)
+# Classes of faults that are not the author's: the only ones that are tried again unasked.
+Fault = Literal["engine", "registry", "service"]
+FAULTS: tuple[Fault, ...] = ("engine", "registry", "service")
+UNRECORDED = {"recorded": False}
 
 
 class Result(StrEnum):
@@ -65,6 +69,81 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """A decision, made before the run, that a stage does not run.
+
+    Args:
+        reason: In words: `not on branch main`.
+        holds: Whether what needs the stage is held back too.
+    """
+
+    reason: str
+    holds: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A stage as the runner sees it: plain data, so that a recorded run can be played again.
+
+    Args:
+        name: Unique; a cell of a matrix carries its values, `test[python=3.12]`.
+        family: The name of the function behind it.
+        title: First line of the function's docstring.
+        place: `file:line` of the decorator.
+        needs: Names of the stages that come before it.
+        takes: Those of them whose result it takes.
+        gate: What needs it never runs without it having passed.
+        allow_failure: Its failure is a warning and stops nothing.
+        always: A teardown stage: it runs whatever became of what it needs.
+        deadline_s: Bound of one attempt, in seconds.
+        retries: Most further attempts after a fault of a class in `retry_on`.
+        retry_on: `engine`, `registry`, `service`, and exit codes of its command.
+        uses: Named locks that it holds while it runs.
+        tags: Words to select it by.
+        skip: Why it does not run, decided beforehand.
+        expected_s: How long it took when it last passed, in seconds; 0 when unknown.
+        cell: Its values on the axes of the matrix; never part of a record.
+    """
+
+    name: str
+    family: str = ""
+    title: str = ""
+    place: str = ""
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    gate: bool = False
+    allow_failure: bool = False
+    always: bool = False
+    deadline_s: float = 600.0
+    retries: int = 0
+    retry_on: tuple[Fault | int, ...] = FAULTS
+    uses: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    skip: Skip | None = None
+    expected_s: float = 0.0
+    cell: Mapping[str, Any] = field(default_factory=dict, compare=False, metadata=UNRECORDED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A try of a stage that failed and was followed by another one.
+
+    Args:
+        result: One of the six words.
+        reason: Why, in words.
+        exit_code: Of the command, where a command ran to its end.
+        fault: What broke when it was not the author's code.
+        duration_s: Wall time, from the monotonic clock.
+    """
+
+    result: Result
+    reason: str
+    exit_code: int | None = None
+    fault: Fault | None = None
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of one stage.
 
@@ -72,13 +151,17 @@ class Outcome:
         result: One of the six words.
         reason: Why, in words, when it did not simply pass: `because lint failed`.
         root: The stage at fault when it was skipped or cancelled.
+        allowed: It failed, and its author had allowed that.
         cached: The engine had the result already.
-        duration_s: Wall time, from the monotonic clock.
+        duration_s: Wall time of the last attempt, from the monotonic clock.
         exit_code: Of the command, where a command ran to its end.
+        fault: What broke when it was not the author's code: `engine`, `registry` or `service`.
+        attempts: The tries before the last one, oldest first.
         notes: Facts worth a line: `8 passed, coverage 85% >= 80% threshold`.
         findings: One line each, `file:line: message`, for what failed.
         output: The last lines of what failed.
         artifacts: What was kept of it in the reports folder.
+        spawned: Stages that it has found out; what needs it waits for them too.
         is_bug: The fault lies in penstock itself.
         value: What the stage hands to its dependants; never part of a record.
     """
@@ -86,19 +169,23 @@ class Outcome:
     result: Result
     reason: str = ""
     root: str = ""
+    allowed: bool = False
     cached: bool = False
     duration_s: float = 0.0
     exit_code: int | None = None
+    fault: Fault | None = None
+    attempts: tuple[Attempt, ...] = ()
     notes: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     output: str = ""
     artifacts: tuple[Artifact, ...] = ()
+    spawned: tuple[Stage, ...] = ()
     is_bug: bool = False
-    value: Any = field(default=None, repr=False, compare=False)
+    value: Any = field(default=None, repr=False, compare=False, metadata=UNRECORDED)
 
     @property
     def passed(self) -> bool:
-        """Whether dependants may start."""
+        """Whether the stage did what it should."""
         return self.result is Result.SUCCESS
 
 
@@ -234,6 +321,8 @@ class Service:
         services: Servers that it needs itself.
         prepares: What evaluating `container` does for it (a schema, say), in words for the screen.
         name: Its host name; the pipeline sets it to the function's name.
+        cell: The matrix cell whose own it is; the pipeline sets it.
+        deadline_s: Bound of its start, in seconds; by default what its health check allows.
     """
 
     container: dagger.Container
@@ -244,6 +333,23 @@ class Service:
     services: Sequence[Service] = ()
     prepares: str = ""
     name: str = ""
+    cell: str = ""
+    deadline_s: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Tells it from the service of the same name in another cell."""
+        return service_key(self.name, self.cell)
+
+    @property
+    def patience_s(self) -> float:
+        """Longest wait until it is healthy."""
+        return self.health.patience_s if self.deadline_s is None else self.deadline_s
+
+
+def service_key(name: str, cell: str) -> str:
+    """Return what tells a service from the one of the same name in another cell: `db[python=3.12]`."""
+    return f"{name}{cell}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,11 +360,13 @@ class Provider:
         name: The function's name.
         kind: `container`, `service` or `stage`.
         function: As the author wrote it.
+        deadline_s: Bound of a service's start, when the author gave one.
     """
 
     name: str
     kind: str
     function: Function
+    deadline_s: float | None = None
 
     @cached_property
     def takes(self) -> tuple[str, ...]:
@@ -276,47 +384,3 @@ class Provider:
         """First line of the docstring, or the name."""
         lines = (inspect.getdoc(self.function) or "").splitlines()
         return lines[0].strip().rstrip(".") if lines else self.name.replace("_", " ")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage(Provider):
-    """A gate or a step of the pipeline.
-
-    Args:
-        needs: Names of the stages that must have passed before it starts.
-        deadline_s: Bound of its run, in seconds.
-        secrets: What it takes by parameter name and nobody may see.
-    """
-
-    kind: str = "stage"
-    needs: tuple[str, ...] = ()
-    deadline_s: float = 600.0
-    secrets: Mapping[str, Secret] = field(default_factory=dict)
-
-
-def place_of(function: Function) -> str:
-    """Return `file:line` of a function's first decorator, relative to the current folder if below it."""
-    code = inspect.unwrap(function).__code__
-    path = Path(code.co_filename)
-    if path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
-    return f"{path}:{code.co_firstlineno}"
-
-
-def calling_file() -> Path:
-    """Return the file of the nearest caller outside penstock."""
-    frame = sys._getframe(1)  # noqa: SLF001 - inspect.stack reads every source file
-    while frame.f_back and (
-        frame.f_code.co_filename.startswith((_OWN_FOLDER, "<"))
-        or not Path(frame.f_code.co_filename).exists()
-    ):
-        frame = frame.f_back
-    return Path(frame.f_code.co_filename).resolve()
-
-
-def project_root(file: Path) -> Path:
-    """Return the nearest folder above a file that holds `pyproject.toml` or `.git`, or its own."""
-    for folder in file.parents:
-        if (folder / "pyproject.toml").exists() or (folder / ".git").exists():
-            return folder
-    return file.parent

@@ -7,8 +7,14 @@ import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.errors import MissingSecretError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from penstock.pipeline import Definition
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,10 @@ class Secret:
     Args:
         kind: `env`, `file` or `command`.
         source: The variable, the path or the command line.
+
+    Example:
+        >>> Secret.env("REGISTRY_TOKEN")
+        Secret(kind='env', source='REGISTRY_TOKEN')
     """
 
     kind: str
@@ -38,14 +48,11 @@ class Secret:
         """Take it from what a command prints (split by shlex); one trailing newline is dropped."""
         return cls("command", line)
 
-    def read(self, name: str) -> str:
+    def read(self) -> str:
         """Return the value.
 
-        Args:
-            name: The name under which a stage takes it, for the message.
-
         Raises:
-            MissingSecretError: When there is none, naming where it was looked for.
+            LookupError: When there is none, saying what to do.
         """
         match self.kind:
             case "env":
@@ -57,8 +64,30 @@ class Secret:
                 value, problem = _from_command(self.source)
         value = value.removesuffix("\n").removesuffix("\r")
         if not value:
-            raise MissingSecretError(name, problem)
+            raise LookupError(problem)
         return value
+
+
+def read_all(definitions: Iterable[Definition]) -> dict[tuple[str, str], str]:
+    """Return the value of every secret of some stages, by stage and parameter name.
+
+    Raises:
+        MissingSecretError: When any has none; it names all of them.
+    """
+    values: dict[tuple[str, str], str] = {}
+    findings: list[str] = []
+    for definition in definitions:
+        for name, secret in definition.secrets.items():
+            try:
+                values[definition.name, name] = secret.read()
+            except LookupError as error:
+                findings.append(
+                    f"{definition.place}: stage '{definition.name}' takes the secret '{name}', "
+                    f"which has no value: {error.args[0]}"
+                )
+    if findings:
+        raise MissingSecretError(findings)
+    return values
 
 
 def _from_file(path: Path) -> tuple[str, str]:

@@ -59,12 +59,12 @@ class ServicePool:
         """
         for service in services:
             await self.prepare(service.services)
-            lock = self._prepared.setdefault(service.name, anyio.Lock())
+            lock = self._prepared.setdefault(service.key, anyio.Lock())
             if lock is not None:
                 async with lock:
-                    if self._prepared[service.name] is not None:
+                    if self._prepared[service.key] is not None:
                         await self._prepare(service)
-                        self._prepared[service.name] = None
+                        self._prepared[service.key] = None
 
     async def start(self, services: Sequence[Service]) -> None:
         """Return when the services, and all that they need, are healthy.
@@ -73,6 +73,11 @@ class ServicePool:
             ServiceError: When one cannot be started, died or never became healthy.
             dagger.ExecError: When preparing one (its schema, say) failed.
         """
+        for service in services:
+            failed = self._servers.get(service.key)
+            if failed and failed.error:  # another attempt gets another server
+                await failed.stopped.wait()
+                self._servers.pop(service.key, None)
         servers = [self._begin(service) for service in services]
         for server in servers:
             await server.settled.wait()
@@ -80,27 +85,27 @@ class ServicePool:
                 raise server.error
 
     def _begin(self, service: Service) -> _Server:
-        server = self._servers.get(service.name)
+        server = self._servers.get(service.key)
         if server is None:
-            server = self._servers[service.name] = _Server()
+            server = self._servers[service.key] = _Server()
             self._tasks.start_soon(self._serve, service, server)
         return server
 
-    def release(self, name: str) -> None:
+    def release(self, key: str) -> None:
         """Stop a service, in the background, if it was started."""
-        if server := self._servers.get(name):
+        if server := self._servers.get(key):
             server.scope.cancel()
 
     async def stop_all(self) -> None:
         """Stop every service and return when nothing of them is left."""
-        for name in self._servers:
-            self.release(name)
+        for key in self._servers:
+            self.release(key)
         for server in self._servers.values():
             await server.stopped.wait()
 
     async def sweep(self, service: Service) -> None:
         """Stop what the engine may have started by itself for a command that was cut short."""
-        if service.name not in self._servers:
+        if service.key not in self._servers:
             await _stop(as_dagger(service))
         for needed in service.services:
             await self.sweep(needed)
@@ -118,11 +123,11 @@ class ServicePool:
             server.error = error
         finally:
             if server.error is None and not server.settled.is_set():
-                server.error = ServiceError(service.name, "was stopped before it was ready")
+                server.error = ServiceError(service.key, "was stopped before it was ready")
             server.settled.set()
             await _stop(running)
             server.stopped.set()
-            self._emit(ServiceStopped(service=service.name))
+            self._emit(ServiceStopped(service=service.key))
 
     async def _prepare(self, service: Service) -> None:
         began = time.monotonic()
@@ -131,16 +136,16 @@ class ServicePool:
             await service.container.sync()
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self._emit(ServiceFailed(service=service.name, what=what, reason=reason))
+            self._emit(ServiceFailed(service=service.key, what=what, reason=reason))
             raise
         took = time.monotonic() - began
-        self._emit(ServicePrepared(service=service.name, what=what, duration_s=took))
+        self._emit(ServicePrepared(service=service.key, what=what, duration_s=took))
 
     async def _become_healthy(self, service: Service, running: dagger.Service) -> None:
         import dagger
 
         began = time.monotonic()
-        patience = service.health.patience_s
+        patience = service.patience_s
         output = ""
         try:
             # By our own clock: the engine's own bound lets a hanging probe hang for ever.
@@ -155,10 +160,10 @@ class ServicePool:
             reason = f"could not be started: {str(error).splitlines()[0]}"
         else:
             took = time.monotonic() - began
-            self._emit(ServiceStarted(service=service.name, duration_s=took))
+            self._emit(ServiceStarted(service=service.key, duration_s=took))
             return
-        self._emit(ServiceFailed(service=service.name, what="health check", reason=reason))
-        raise ServiceError(service.name, reason, output)
+        self._emit(ServiceFailed(service=service.key, what="health check", reason=reason))
+        raise ServiceError(service.key, reason, output)
 
 
 def as_dagger(service: Service) -> dagger.Service:
@@ -172,10 +177,12 @@ def as_dagger(service: Service) -> dagger.Service:
             list(health.command),
             interval=f"{health.interval_s:g}s",
             timeout=f"{health.timeout_s:g}s",
-            start_period=f"{health.patience_s:g}s",
+            start_period=f"{service.patience_s:g}s",
             start_interval=FIRST_POLL,
             retries=health.retries,
         )
+    if service.cell:  # constant, so that the cache holds; equal services would be one
+        container = container.with_label("penstock.cell", service.cell)
     container = bind(container, service.services)
     if service.args is not None:
         return container.as_service(args=list(service.args))

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,17 @@ class State:
         folder: Where it lies.
         passed: By stage.
         rehearsed: By image identity: the references that were pushed.
-        durations_s: By stage, of the last run that passed.
+        durations_s: By stage, of the last time that it passed and was not taken from the cache.
+        images: By stage: the images it is made from.
+        failed: Stages of the last run that did not pass; absent before any.
     """
 
     folder: Path
     passed: dict[str, Passed] = field(default_factory=dict)
     rehearsed: dict[str, list[str]] = field(default_factory=dict)
     durations_s: dict[str, float] = field(default_factory=dict)
+    images: dict[str, list[str]] = field(default_factory=dict)
+    failed: list[str] | None = None
 
     @classmethod
     def load(cls, root: Path) -> State:
@@ -54,7 +58,8 @@ class State:
             if stored["schema"] != SCHEMA:
                 return cls(folder)
             passed = {name: Passed(**entry) for name, entry in stored["passed"].items()}
-            return cls(folder, passed, dict(stored["rehearsed"]), dict(stored["durations_s"]))
+            stored = {f.name: stored[f.name] for f in fields(cls) if f.name != "folder"}
+            return cls(folder, **stored | {"passed": passed})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls(folder)
 
@@ -65,6 +70,8 @@ class State:
             "passed": {name: asdict(entry) for name, entry in self.passed.items()},
             "rehearsed": self.rehearsed,
             "durations_s": self.durations_s,
+            "images": self.images,
+            "failed": self.failed,
         }
         self.folder.mkdir(exist_ok=True)
         write_whole(self.folder / ".gitignore", "*\n")

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from penstock.errors import EngineError
+from penstock.errors import RegistryError
 from penstock.model import Health, Service
 from penstock.services import as_dagger
 
@@ -41,7 +41,7 @@ class Registry:
     name: str
     pool: ServicePool
     state: State
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     notes: list[str] = field(default_factory=list)
     was_rehearsed: bool = False
 
@@ -59,7 +59,7 @@ class Registry:
         once per image.
 
         Raises:
-            EngineError: When the tags do not lead to one and the same digest.
+            RegistryError: When the tags do not lead to one and the same digest.
         """
         references = await (self._publish if self.is_real else self._rehearse)(image, tags)
         words = "Pushed" if self.is_real else "Pushed (rehearsal)"
@@ -120,7 +120,7 @@ async def _push(
         digests[reference] = published.rpartition("@")[2]
     if len(set(digests.values())) != 1:
         message = f"the tags do not lead to one digest: {digests}"
-        raise EngineError(message)
+        raise RegistryError(message)
     repository = references[0].rpartition(":")[0]
     digest = digests[references[0]]
     await puller.from_(f"{repository}@{digest}", registry_service=registry).sync()
@@ -128,5 +128,5 @@ async def _push(
         pulled = await puller.from_(reference, registry_service=registry).image_ref()
         if not pulled.endswith(digest):
             message = f"{reference} was pushed as {digest} and came back as {pulled}"
-            raise EngineError(message)
+            raise RegistryError(message)
     return list(references)

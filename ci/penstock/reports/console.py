@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,12 +17,14 @@ from penstock.events import (
     ServicePrepared,
     ServiceStarted,
     StageFinished,
+    StageRetried,
+    StagesAdded,
     Warned,
 )
 from penstock.model import Outcome, Result
 
 if TYPE_CHECKING:
-    from penstock.events import StagePlan
+    from penstock.model import Stage
 
 LEADER_WIDTH = 42
 MOST_FINDINGS = 10
@@ -47,7 +50,7 @@ class ConsoleReport:
         self._console = Console(file=stream, highlight=False, soft_wrap=True, emoji=False)
         unicode = (getattr(stream, "encoding", None) or "ascii").lower().startswith("utf")
         self._yes, self._no = (" ✓", " ✗") if unicode else ("", "")
-        self._plans: dict[str, StagePlan] = {}
+        self._plans: dict[str, Stage] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._prepared: dict[str, str] = {}
         self._reproduce = ""
@@ -67,6 +70,12 @@ class ConsoleReport:
             case ServiceFailed():
                 self._line(f"{event.service}: {event.what} ... FAILED{self._no}", "", "bold red")
                 self._line(f"  {event.reason}")
+            case StagesAdded():
+                self._plans |= {stage.name: stage for stage in event.stages}
+            case StageRetried():
+                title = self._plans[event.stage].title
+                words = f"trying again in {event.delay_s:.1f} s ({event.attempt.reason})"
+                self._line(f"{title}: {words}", "", "yellow")
             case StageFinished():
                 self._outcomes[event.stage] = event.outcome
                 self._stage(self._plans[event.stage].title, event.outcome)
@@ -82,7 +91,8 @@ class ConsoleReport:
         line = Text(f"{title} ".ljust(LEADER_WIDTH - 1, ".") + " ")
         if outcome.result is Result.SKIP or outcome.result is Result.CANCELLATION:
             line = Text(f"{title}: ")
-        line.append(self._word(outcome), STYLES[outcome.result])
+        style = "yellow" if outcome.allowed else STYLES[outcome.result]
+        line.append(self._word(outcome), style)
         if outcome.result not in {Result.SKIP, Result.CANCELLATION}:
             line.append(f"  {outcome.duration_s:4.1f} s", "dim")
         self._console.print(line)
@@ -91,6 +101,8 @@ class ConsoleReport:
 
     def _word(self, outcome: Outcome) -> str:
         word = outcome.result.label
+        if outcome.allowed:
+            return f"WARNING ({word}, which is allowed: {outcome.reason})"
         match outcome.result:
             case Result.SUCCESS:
                 return f"{word} (cached){self._yes}" if outcome.cached else f"{word}{self._yes}"
@@ -100,18 +112,28 @@ class ConsoleReport:
 
     def _summary(self, event: RunFinished) -> None:
         broken = {Result.FAILURE, Result.ERROR, Result.TIMEOUT}
-        failed = [name for name, o in self._outcomes.items() if o.result in broken]
+        found = {n: o for n, o in self._outcomes.items() if o.result in broken}
+        # The stage at fault comes first, whatever else went wrong after it.
+        failed = sorted(found, key=lambda name: (found[name].allowed, name != event.root))
         for name in failed:
             self._failure(name, self._outcomes[name])
         took = f"   {event.duration_s:.1f} s   report: reports/run.json"
         if event.result is Result.SUCCESS:
-            self._line(f"All stages passed{self._yes}", took, "bold green")
+            self._line(f"{self._passed(event)}{self._yes}", took, "bold green")
             return
         self._line("")
         reason = f" ({event.reason})" if event.reason and not failed else ""
         self._line(f"PIPELINE STOPPED{self._no}{reason}", took, "bold red")
         for name in failed[:1]:
-            self._line(f"reproduce: {self._reproduce} --only {name}")
+            self._line(f"reproduce: {self._reproduce} --only {shlex.quote(name)}")
+
+    def _passed(self, event: RunFinished) -> str:
+        if event.warnings:
+            return f"Passed with warnings: {', '.join(event.warnings)} failed, which is allowed"
+        if skipped := sum(o.result is Result.SKIP for o in self._outcomes.values()):
+            ran = len(self._outcomes) - skipped
+            return f"All {ran} stages that ran passed, {skipped} skipped"
+        return "All stages passed"
 
     def _failure(self, name: str, outcome: Outcome) -> None:
         self._line("")

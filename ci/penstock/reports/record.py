@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,19 @@ from penstock.events import (
     ServiceFailed,
     ServiceStarted,
     StageFinished,
+    StagesAdded,
+    plain,
+    to_dict,
 )
 from penstock.export import remove
-from penstock.model import Artifact, Outcome
 from penstock.state import to_json, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from penstock.model import Stage
+
 SCHEMA = "penstock.run/1"
-EVENTS_SCHEMA = "penstock.events/1"
 OWN_FILES = ("run.json", "events.jsonl")
 
 
@@ -55,10 +57,9 @@ class Record:
                     "commit": event.commit,
                     "started_at": event.started_at,
                 }
-                self._stages = {
-                    plan.name: {"name": plan.name, "title": plan.title, "needs": list(plan.needs)}
-                    for plan in event.stages
-                }
+                self._add(event.stages)
+            case StagesAdded():
+                self._add(event.stages)
             case EngineConnected():
                 self._run["engine"] = event.version
             case ServiceStarted():
@@ -66,15 +67,25 @@ class Record:
             case ServiceFailed():
                 self._services[event.service] = {"result": "error", "reason": event.reason}
             case StageFinished():
-                self._stages[event.stage] |= outcome_to_dict(event.outcome)
+                self._stages[event.stage] |= plain(event.outcome)
             case RunFinished():
                 self._finish(event)
+
+    def _add(self, stages: tuple[Stage, ...]) -> None:
+        for stage in stages:
+            self._stages[stage.name] = {
+                "name": stage.name,
+                "title": stage.title,
+                "needs": list(stage.needs),
+            }
 
     def _finish(self, event: RunFinished) -> None:
         self._run |= {
             "result": str(event.result),
             "exit_code": event.exit_code,
             "reason": event.reason,
+            "root": event.root,
+            "warnings": list(event.warnings),
             "duration_s": event.duration_s,
             "services": [{"name": name, **facts} for name, facts in self._services.items()],
             "stages": list(self._stages.values()),
@@ -93,32 +104,3 @@ def clear(folder: Path) -> None:
         inside = folder / path
         if inside.resolve().is_relative_to(folder.resolve()):
             remove(inside)
-
-
-def to_dict(event: Event) -> dict[str, Any]:
-    """Return the JSON form of an event."""
-    name = type(event).__name__
-    kind = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
-    content = {f.name: _plain(getattr(event, f.name)) for f in dataclasses.fields(event)}
-    return {"schema": EVENTS_SCHEMA, "event": kind, **content}
-
-
-def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
-    """Return the JSON form of an outcome; the value it hands on is no part of it."""
-    names = [f.name for f in dataclasses.fields(outcome) if f.name != "value"]
-    return {name: _plain(getattr(outcome, name)) for name in names}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any value
-    match value:
-        case Outcome():
-            return outcome_to_dict(value)
-        case Artifact():
-            return dataclasses.asdict(value)
-        case tuple():
-            return [_plain(item) for item in value]
-        case float():
-            return round(value, 6)
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return dataclasses.asdict(value)
-    return value

@@ -1,0 +1,89 @@
+"""Pictures of a plan: as text, as Mermaid, as SVG."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from penstock.plan import Plan
+
+BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN = 200, 36, 60, 16, 16
+CHARACTERS = 26  # what fits into a box
+
+
+def text(plan: Plan) -> str:
+    """Return a line for each stage, indented under the last of its needs."""
+    depths = _depths(plan)
+    lines = []
+    for name in sorted(plan.stages, key=lambda name: depths[name]):
+        needs = plan.stages[name].needs
+        arrow = f"  <- {', '.join(needs)}" if needs else ""
+        skip = plan.stages[name].skip
+        lines.append(f"{'  ' * depths[name]}{name}{arrow}{f'  ({skip.reason})' if skip else ''}")
+    return "\n".join(lines)
+
+
+def mermaid(plan: Plan) -> str:
+    """Return a Mermaid flowchart; nodes are numbered, because names may hold any character."""
+    ids = {name: f"s{number}" for number, name in enumerate(plan.stages)}
+    lines = ["flowchart LR"]
+    for name, stage in plan.stages.items():
+        label = name.replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;")
+        lines.append(f'    {ids[name]}["{label}"]')
+        lines += [f"    {ids[need]} --> {ids[name]}" for need in stage.needs]
+    return "\n".join(lines)
+
+
+def svg(plan: Plan) -> str:
+    """Return a self-contained SVG: stages in columns, each right of all that it needs."""
+    places = dict(_places(plan))
+    width = max(x for x, _ in places.values()) + BOX_WIDTH + MARGIN
+    height = max(y for _, y in places.values()) + BOX_HEIGHT + MARGIN
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="13"',
+        f' viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
+        f"<title>{escape(plan.pipeline.name)}</title>",
+    ]
+    for name, stage in plan.stages.items():
+        parts += [_edge(places[need], places[name]) for need in stage.needs]
+    parts += [_box(name, plan.stages[name].title, places[name]) for name in plan.stages]
+    return "\n".join([*parts, "</svg>"])
+
+
+FORMATS: dict[str, Callable[[Plan], str]] = {"text": text, "mermaid": mermaid, "svg": svg}
+
+
+def _depths(plan: Plan) -> dict[str, int]:
+    depths: dict[str, int] = {}
+    for name in plan.graph.order():
+        depths[name] = max((depths[need] + 1 for need in plan.stages[name].needs), default=0)
+    return depths
+
+
+def _places(plan: Plan) -> Iterator[tuple[str, tuple[int, int]]]:
+    rows: dict[int, int] = {}
+    for name, depth in _depths(plan).items():
+        row = rows[depth] = rows.get(depth, -1) + 1
+        yield name, (MARGIN + depth * (BOX_WIDTH + GAP_X), MARGIN + row * (BOX_HEIGHT + GAP_Y))
+
+
+def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:
+    x1, y1 = start[0] + BOX_WIDTH, start[1] + BOX_HEIGHT // 2
+    x2, y2 = end[0], end[1] + BOX_HEIGHT // 2
+    bend = (x1 + x2) // 2
+    path = f"M{x1} {y1} C{bend} {y1} {bend} {y2} {x2} {y2}"
+    return f'<path d="{path}" fill="none" stroke="#8a8f98" stroke-width="1.5"/>'
+
+
+def _box(name: str, title: str, place: tuple[int, int]) -> str:
+    x, y = place
+    shown = name if len(name) <= CHARACTERS else f"{name[: CHARACTERS - 1]}\u2026"
+    middle = f'x="{x + BOX_WIDTH // 2}" y="{y + BOX_HEIGHT // 2 + 5}"'
+    return (
+        f'<g><title>{escape(title)}</title><rect x="{x}" y="{y}" width="{BOX_WIDTH}" '
+        f'height="{BOX_HEIGHT}" rx="6" fill="#eef3fb" stroke="#3b6ea8"/>'
+        f'<text {middle} text-anchor="middle" fill="#1d2733">{escape(shown)}</text></g>'
+    )

@@ -1,0 +1,85 @@
+"""What there is and what would happen, without an engine: `--list` and `--dry-run`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from penstock.model import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from penstock.model import Stage
+    from penstock.plan import Plan
+
+
+def stages(plan: Plan, *, as_json: bool) -> str:
+    """Return the stages in order, a line each, or as JSON."""
+    listed = [plan.stages[name] for name in plan.graph.order()]
+    if as_json:
+        entries = [
+            {"name": s.name, "title": s.title, "needs": list(s.needs), "tags": list(s.tags)}
+            for s in listed
+        ]
+        return json.dumps(entries, indent=2)
+    return "\n".join(_columns([(s.name, s.title + _after(s)) for s in listed]))
+
+
+def _after(stage: Stage) -> str:
+    return f"  (after {', '.join(stage.needs)})" if stage.needs else ""
+
+
+def dry_run(plan: Plan, *, as_json: bool) -> str:
+    """Return what a run would do if every stage passed: order, skips, images, secrets, time."""
+    order, outcomes = plan.rehearse()
+    expected_s = plan.expected_s(outcomes)
+    entries = [_entry(plan, name) for name in order]
+    skipped = {n: o.reason for n, o in outcomes.items() if o.result is Result.SKIP}
+    if as_json:
+        content = {"stages": entries, "skipped": skipped, "expected_s": round(expected_s, 3)}
+        return json.dumps(content, indent=2)
+    commit = plan.run.commit[:12]
+    lines = [f"{plan.pipeline.name} at {commit}: {len(order)} of {len(plan.stages)} stages"]
+    lines += _columns([_row(number, entry) for number, entry in enumerate(entries, start=1)])
+    lines += [f"{name}: SKIPPED ({reason})" for name, reason in skipped.items()]
+    unknown = sum(1 for entry in entries if entry["expected_s"] is None)
+    lines.append(_time(expected_s, unknown, len(entries)))
+    return "\n".join(lines)
+
+
+def _entry(plan: Plan, name: str) -> dict[str, Any]:
+    stage = plan.stages[name]
+    definition = plan.pipeline.definitions[stage.family]
+    return {
+        "name": name,
+        "title": stage.title,
+        "needs": list(stage.needs),
+        "images": plan.state.images.get(stage.family),
+        "secrets": {n: f"{s.kind} {s.source}" for n, s in definition.secrets.items()},
+        "expected_s": stage.expected_s or None,
+    }
+
+
+def _row(number: int, entry: dict[str, Any]) -> tuple[str, ...]:
+    expected = entry["expected_s"]
+    about = "" if expected is None else f"{expected:.1f} s"
+    images = entry["images"]
+    facts = ["images known after the first run"] if images is None else images
+    facts = [*facts, *(f"secret {name} ({source})" for name, source in entry["secrets"].items())]
+    return f"{number:>4}", entry["name"], entry["title"], about, ", ".join(facts)
+
+
+def _time(expected_s: float, unknown: int, count: int) -> str:
+    if unknown == count:
+        return "expected time: known after the first run"
+    rest = f", and {unknown} stages never timed" if unknown else ""
+    return f"expected time: {expected_s:.1f} s when nothing is cached{rest}"
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,141 @@
+"""One run on the engine, from the plan to the verdict."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+import anyio
+
+from penstock.cli import program
+from penstock.errors import PenstockError
+from penstock.events import EventStream, RunFinished, RunStarted, Warned
+from penstock.execute import Executor
+from penstock.model import Result
+from penstock.redact import MIN_BYTES
+from penstock.reports.console import ConsoleReport
+from penstock.reports.record import Record
+from penstock.runner import ENGINE_CODE, Runner, verdict, warnings
+from penstock.services import ServicePool
+from penstock.session import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from penstock.plan import Plan
+    from penstock.redact import Redactor
+
+SIGNAL_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+# Everything after an interrupt has to fit into the 7.5 s that CI hosts leave; this is teardown's.
+INTERRUPTED_TEARDOWN_S = 4.0
+
+
+async def run(plan: Plan, secrets: Mapping[tuple[str, str], str], redactor: Redactor) -> int:
+    """Run the stages of a plan and return the exit code.
+
+    Args:
+        plan: What to do.
+        secrets: Values by stage and parameter name.
+        redactor: Learns the secrets; every output goes through it.
+    """
+    surroundings, state = plan.run, plan.state
+    stream = EventStream(redactor, [ConsoleReport(), Record(surroundings.reports)])
+    _mask(secrets, redactor, stream)
+    began = time.monotonic()
+    stream.emit(_started(plan))
+    async with anyio.create_task_group() as tasks:
+        pool = ServicePool(tasks, stream.emit)
+        executor = Executor(
+            plan.pipeline, dict(plan.stages), surroundings, pool, state, redactor, secrets
+        )
+        runner = Runner(
+            plan.stages.values(),
+            executor,
+            emit=stream.emit,
+            jobs=plan.jobs,
+            keep_going=plan.keep_going,
+            deadline_s=plan.pipeline.deadline_s,
+            teardown_s=plan.pipeline.teardown_s,
+        )
+        stream.listen(executor.release)
+        connecting = anyio.CancelScope()
+        tasks.start_soon(_heed_signals, runner, connecting)
+        on_lost = partial(runner.stop, Result.ERROR, exit_code=ENGINE_CODE, teardown_s=0.0)
+        try:
+            async with open_session(emit=stream.emit, on_lost=on_lost, connecting=connecting):
+                await runner.run()
+                await pool.stop_all()
+        except PenstockError as error:
+            on_lost(str(error))
+        tasks.cancel_scope.cancel()
+    outcomes = runner.outcomes
+    state.durations_s |= {
+        name: o.duration_s for name, o in outcomes.items() if o.passed and not o.cached
+    }
+    state.failed = [n for n, o in outcomes.items() if not o.passed and not runner.stages[n].skip]
+    state.save()
+    ended = verdict(runner.stages, outcomes, runner.stops)
+    stream.emit(
+        RunFinished(
+            result=ended.result,
+            reason=ended.reason,
+            root=ended.root,
+            exit_code=ended.exit_code,
+            duration_s=time.monotonic() - began,
+            warnings=warnings(outcomes),
+        )
+    )
+    return ended.exit_code
+
+
+def _started(plan: Plan) -> RunStarted:
+    return RunStarted(
+        pipeline=plan.pipeline.name,
+        run_id=plan.run.id,
+        commit=plan.run.commit,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        stages=tuple(plan.stages.values()),
+        reproduce=program(plan.pipeline),
+        jobs=plan.jobs,
+        keep_going=plan.keep_going,
+    )
+
+
+def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor, stream: EventStream) -> None:
+    for (stage, name), value in secrets.items():
+        if not redactor.add(value):
+            stream.emit(
+                Warned(
+                    message=f"secret '{name}' of stage '{stage}' is shorter than {MIN_BYTES} bytes "
+                    f"and is not masked"
+                )
+            )
+    if token := os.environ.get("REGISTRY_TOKEN"):
+        redactor.add(token)
+
+
+async def _heed_signals(runner: Runner, connecting: anyio.CancelScope) -> None:
+    """The first signal cancels and cleans up; the second ends the process at once."""
+    interrupted = False
+    with anyio.open_signal_receiver(*SIGNAL_CODES) as signals:
+        async for received in signals:
+            code = SIGNAL_CODES[received]
+            if interrupted:
+                _leave(code)
+            interrupted = True
+            runner.stop(
+                Result.CANCELLATION,
+                f"interrupted by {received.name}",
+                exit_code=code,
+                teardown_s=INTERRUPTED_TEARDOWN_S,
+            )
+            connecting.cancel()
+
+
+def _leave(code: int) -> NoReturn:
+    """End now; the engine's session ends with us, because it reads our end of a pipe."""
+    os._exit(code)

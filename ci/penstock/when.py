@@ -1,0 +1,129 @@
+"""Conditions for `when=`: where, and after which changes, a stage runs. Pure but for asking git.
+
+    from penstock.when import changed, on_branch
+
+    @pipeline.stage(needs=[build], when=on_branch("main") & changed("app/**"))
+
+They combine by `&`, `|` and `~`. A stage that may not run here holds back what needs it; one that
+has nothing to do, because nothing `changed`, lets it go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from penstock.model import Skip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from penstock.config import RunInfo
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Something that holds in a run or does not.
+
+    Args:
+        unmet: Returns why it does not hold in a run, or nothing.
+        met: The same for its opposite.
+        only_on: `branch` or `tag` when it holds on nothing else.
+    """
+
+    unmet: Callable[[RunInfo], Skip | None]
+    met: Callable[[RunInfo], Skip | None]
+    only_on: frozenset[str] = frozenset()
+
+    def __and__(self, other: Condition) -> Condition:
+        """Hold where both do."""
+        return Condition(
+            lambda run: _both(self.unmet(run), other.unmet(run), either=True),
+            lambda run: _both(self.met(run), other.met(run), either=False),
+            self.only_on | other.only_on,
+        )
+
+    def __or__(self, other: Condition) -> Condition:
+        """Hold where one of both does."""
+        return Condition(
+            lambda run: _both(self.unmet(run), other.unmet(run), either=False),
+            lambda run: _both(self.met(run), other.met(run), either=True),
+            self.only_on & other.only_on,
+        )
+
+    def __invert__(self) -> Condition:
+        """Hold where it does not."""
+        return Condition(self.met, self.unmet)
+
+    def __bool__(self) -> bool:
+        """Refuse `a and b`, which would silently be just `b`."""
+        message = "a condition is decided when the pipeline runs; combine by `&`, `|` and `~`"
+        raise TypeError(message)
+
+
+def on_branch(*patterns: str) -> Condition:
+    """Run on these branches only; `release/*` matches by shell rules."""
+    return _simple(
+        lambda run: not run.tag and _matches(run.branch, patterns),
+        f"on branch {' or '.join(patterns)}",
+        only_on=frozenset({"branch"}),
+    )
+
+
+def on_tag(*patterns: str) -> Condition:
+    """Run for these tags only, by default for any; `v*` matches by shell rules."""
+    words = f"on tag {' or '.join(patterns)}" if patterns else "on a tag"
+    return _simple(
+        lambda run: bool(run.tag) and _matches(run.tag, patterns or ("*",)),
+        words,
+        only_on=frozenset({"tag"}),
+    )
+
+
+def env(variable: str, value: str | None = None) -> Condition:
+    """Run where an environment variable is set (to something but nothing), or has this value."""
+    if value is None:
+        return _simple(lambda run: bool(run.environ.get(variable)), f"with {variable} set")
+    return _simple(lambda run: run.environ.get(variable) == value, f"with {variable}={value}")
+
+
+def changed(*patterns: str) -> Condition:
+    """Run when a file changed that one of the patterns matches (git's own globs, `**` included).
+
+    Compared are the working tree, uncommitted and untracked files included, and the commit on
+    which the change is based: the target of the pull request, what was there before the push, or
+    where the branch left the default branch. Where git cannot tell, everything counts as changed.
+    """
+    words = " or ".join(patterns)
+    return Condition(
+        lambda run: (
+            None
+            if run.has_changed(patterns)
+            else Skip(reason=f"nothing changed in {words}", holds=False)
+        ),
+        lambda run: Skip(reason=f"{words} changed") if run.has_changed(patterns) else None,
+    )
+
+
+def _simple(
+    holds: Callable[[RunInfo], bool], words: str, *, only_on: frozenset[str] = frozenset()
+) -> Condition:
+    return Condition(
+        lambda run: None if holds(run) else Skip(reason=f"not {words}"),
+        lambda run: Skip(reason=words) if holds(run) else None,
+        only_on,
+    )
+
+
+def _both(first: Skip | None, second: Skip | None, *, either: bool) -> Skip | None:
+    """Join two reasons; with `either` one of them is enough."""
+    found = [skip for skip in (first, second) if skip]
+    if not found or (len(found) == 1 and not either):
+        return None
+    reason = " and ".join(skip.reason for skip in found)
+    return Skip(reason=reason, holds=any(skip.holds for skip in found))
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
