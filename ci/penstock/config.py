@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import uuid
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RunInfo:
     """The surroundings of one run; stages take it as `run`.
 
@@ -22,9 +22,9 @@ class RunInfo:
         id: Unique for this run.
         root: The project's folder.
         commit: Full SHA of the commit under test, or `uncommitted` outside a repository.
-        branch: Name of the branch, empty when there is none.
+        branch: Name of the branch, `owner:name` for a pull request from a fork; empty when there
+            is none.
         tag: Name of the tag, empty unless the CI host runs for one.
-        base: The commit on which the change is based; empty when nothing tells.
         on_default_branch: A push to the default branch, seen by the CI host.
         ci: Whether a CI host runs this.
         environ: The environment.
@@ -35,7 +35,6 @@ class RunInfo:
     commit: str
     branch: str
     tag: str = ""
-    base: str = ""
     on_default_branch: bool = False
     ci: bool = False
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -53,24 +52,37 @@ class RunInfo:
         """
         env = os.environ if environ is None else environ
         event = _github_event(env)
-        head = event.get("pull_request", {}).get("head", {})
         # On a pull request GITHUB_SHA is the merge commit, which nobody can check out later.
-        commit = head.get("sha") or env.get("GITHUB_SHA") or _git(root, "rev-parse", "HEAD")
-        default = event.get("repository", {}).get("default_branch", "main")
-        named = env.get("GITHUB_HEAD_REF") or env.get("GITHUB_REF_NAME") or ""
+        commit = _at(event, "pull_request", "head", "sha") or env.get("GITHUB_SHA", "")
+        named = _github_branch(env, event)
         is_tag = env.get("GITHUB_REF_TYPE") == "tag"
-        branch = "" if is_tag else named or _git(root, "branch", "--show-current")
+        known = ("", "") if commit and named else _head(root)
+        default = _at(event, "repository", "default_branch") or "main"
         return cls(
-            id=uuid.uuid4().hex,
+            id=os.urandom(16).hex(),
             root=root,
-            commit=commit or "uncommitted",
-            branch=branch,
+            commit=commit or known[0] or "uncommitted",
+            branch="" if is_tag else named or known[1],
             tag=named if is_tag else "",
-            base=_base(root, env, event, branch, default),
             on_default_branch=env.get("GITHUB_EVENT_NAME") == "push"
             and env.get("GITHUB_REF") == f"refs/heads/{default}",
             ci=is_set(env.get("CI", "")),
             environ=env,
+        )
+
+    @cached_property
+    def base(self) -> str:
+        """The commit on which the change is based; empty when git cannot tell."""
+        if target := self.environ.get("GITHUB_BASE_REF"):
+            return _git(self.root, "merge-base", f"origin/{target}", "HEAD")
+        if before := _at(_github_event(self.environ), "before"):
+            return _git(self.root, "rev-parse", "--verify", "--quiet", f"{before}^{{commit}}")
+        default = _git(self.root, "rev-parse", "--abbrev-ref", "origin/HEAD") or "origin/main"
+        local = default.removeprefix("origin/")
+        if self.ci or self.branch == local:
+            return ""
+        return _git(self.root, "merge-base", default, "HEAD") or _git(
+            self.root, "merge-base", local, "HEAD"
         )
 
     def has_changed(self, patterns: Sequence[str]) -> bool:
@@ -79,31 +91,29 @@ class RunInfo:
         Args:
             patterns: Git's globs, relative to the project's folder.
         """
-        if not self.base:
-            return True
         globs = [f":(glob){pattern}" for pattern in patterns]
-        found = _git_lines(self.root, "diff", "--name-only", self.base, "--", *globs)
-        untracked = ("ls-files", "--others", "--exclude-standard", "--", *globs)
-        return found is None or bool(found or _git_lines(self.root, *untracked))
-
-
-def _base(
-    root: Path, env: Mapping[str, str], event: Mapping[str, Any], branch: str, default: str
-) -> str:
-    """Return the commit before the change, if git has it."""
-    if target := env.get("GITHUB_BASE_REF"):
-        return _git(root, "merge-base", f"origin/{target}", "HEAD")
-    if before := event.get("before"):
-        return _git(root, "rev-parse", "--verify", "--quiet", f"{before}^{{commit}}")
-    if is_set(env.get("CI", "")) or branch == default:
-        return ""
-    remote = _git(root, "merge-base", f"origin/{default}", "HEAD")
-    return remote or _git(root, "merge-base", default, "HEAD")
+        questions = (
+            ("diff", "--name-only", self.base, "--", *globs),
+            ("ls-files", "--others", "--exclude-standard", "--", *globs),
+        )
+        # No lines are an answer, nothing at all is none.
+        return not self.base or any(_git_lines(self.root, *words) != [] for words in questions)
 
 
 def is_set(value: str) -> bool:
     """Return whether a switch in the environment is on (`CI=false` is off)."""
     return value.lower() not in {"", "0", "false", "no", "off"}
+
+
+def _github_branch(env: Mapping[str, str], event: Mapping[str, Any]) -> str:
+    """Return the branch or tag that GitHub names; empty outside of it."""
+    if not (brought := env.get("GITHUB_HEAD_REF")):
+        return env.get("GITHUB_REF_NAME", "")
+    ours = env.get("GITHUB_REPOSITORY")
+    if not ours or _at(event, "pull_request", "head", "repo", "full_name") == ours:
+        return brought
+    # A stranger may call a branch `main` too: a colon is in no branch's own name.
+    return _at(event, "pull_request", "head", "label") or f"fork:{brought}"
 
 
 def _github_event(env: Mapping[str, str]) -> dict[str, Any]:
@@ -112,6 +122,23 @@ def _github_event(env: Mapping[str, str]) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return event if isinstance(event, dict) else {}
+
+
+def _at(event: Mapping[str, Any], *path: str) -> str:
+    """Return the text at a path of an event; empty where there is none."""
+    found: Any = event
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _head(root: Path) -> tuple[str, str]:
+    """Return the commit and the branch that are checked out."""
+    lines = _git_lines(root, "rev-parse", "HEAD", "--symbolic-full-name", "HEAD")
+    if not lines:  # no repository, or nothing committed yet
+        return "", _git(root, "branch", "--show-current")
+    commit, name = lines
+    return commit, name.removeprefix("refs/heads/") if name != "HEAD" else ""
 
 
 def _git(root: Path, *words: str) -> str:
@@ -125,7 +152,8 @@ def _git_lines(root: Path, *words: str) -> list[str] | None:
             ["git", "-C", str(root), *words],  # noqa: S607 - the user's own git
             capture_output=True,
             check=False,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # names of files and branches are bytes
             timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):

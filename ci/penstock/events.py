@@ -20,6 +20,8 @@ from penstock.model import Attempt, Outcome, Result, Stage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from cattrs import Converter
+
     from penstock.redact import Redactor
 
 logger = logging.getLogger(__name__)
@@ -232,17 +234,27 @@ def from_dict(content: Mapping[str, Any]) -> Event:
     Raises:
         ValueError: When it is no event of this schema.
     """
-    from cattrs import BaseValidationError, Converter
+    from cattrs import BaseValidationError
 
     kinds = {name: kind for kind, name in _NAMES.items()}
     try:
-        if content["schema"] != SCHEMA:
-            message = f"schema {content['schema']} is not {SCHEMA}"
-            raise ValueError(message)
-        return Converter().structure(content, kinds[content["event"]])
+        if content["schema"] == SCHEMA:
+            return _converter().structure(content, kinds[content["event"]])
     except (BaseValidationError, KeyError, TypeError) as error:
         message = f"no event of {SCHEMA}: {error}"
         raise ValueError(message) from error
+    message = f"schema {content['schema']} is not {SCHEMA}"
+    raise ValueError(message)
+
+
+@functools.cache
+def _converter() -> Converter:
+    from cattrs import Converter
+    from cattrs.strategies import configure_union_passthrough
+
+    converter = Converter()
+    configure_union_passthrough(str | int | None, converter)
+    return converter
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - any value

@@ -6,7 +6,6 @@ stands behind all that it needs, and a cycle is spelled in the author's directio
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,17 +65,6 @@ class Graph:
         """Return the stages and all that they need, directly or not."""
         return _reach(self.needs, names)
 
-    def without(self, names: Iterable[str]) -> Graph:
-        """Return the graph without some stages; what needed them needs them no more."""
-        gone = set(names)
-        return Graph(
-            {
-                stage: [need for need in needs if need not in gone]
-                for stage, needs in self.needs.items()
-                if stage not in gone
-            }
-        )
-
     def remaining(self, durations_s: Mapping[str, float]) -> dict[str, float]:
         """Return for each stage the longest time from its start to the end of all behind it.
 
@@ -88,25 +76,6 @@ class Graph:
             behind = max((left[user] for user in self.users[name]), default=0.0)
             left[name] = durations_s.get(name, 0.0) + behind
         return left
-
-    def expected_s(self, durations_s: Mapping[str, float], jobs: int | None = None) -> float:
-        """Return how long a run takes in which every stage takes its known time."""
-        blockers = {name: len(needs) for name, needs in self.needs.items()}
-        left = self.remaining(durations_s)
-        ready = [(-left[name], name) for name, count in blockers.items() if not count]
-        heapq.heapify(ready)
-        running: list[tuple[float, str]] = []
-        now = 0.0
-        while ready or running:
-            while ready and (jobs is None or len(running) < jobs):
-                name = heapq.heappop(ready)[1]
-                heapq.heappush(running, (now + durations_s.get(name, 0.0), name))
-            now, ended = heapq.heappop(running)
-            for user in self.users[ended]:
-                blockers[user] -= 1
-                if not blockers[user]:
-                    heapq.heappush(ready, (-left[user], user))
-        return now
 
 
 def _reach(edges: Mapping[str, Iterable[str]], start: Iterable[str]) -> set[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, EnumType
 from typing import Any
 
 Axes = Mapping[str, Sequence[Any] | type[Enum]]
@@ -35,7 +35,7 @@ class CellsOf:
         wanted = dict(self.values)
         if self.matching:
             wanted |= {axis: value for axis, value in needing.items() if axis in candidate}
-        return all(axis in candidate and candidate[axis] == wanted[axis] for axis in wanted)
+        return _agrees(candidate, wanted)
 
 
 def cell(function: Callable[..., Any], /, **values: Any) -> CellsOf:  # noqa: ANN401 - any value
@@ -52,11 +52,7 @@ def cells(axes: Axes, exclude: Sequence[Cell] = ()) -> list[dict[str, Any]]:
     """Return every combination of values that no exclusion matches, the last axis moving fastest."""
     combinations = itertools.product(*(list(values) for values in axes.values()))
     made = [dict(zip(axes, values, strict=True)) for values in combinations]
-    return [
-        candidate
-        for candidate in made
-        if not any(CellsOf(cells, left_out).includes(candidate, {}) for left_out in exclude)
-    ]
+    return [cell for cell in made if not any(_agrees(cell, left_out) for left_out in exclude)]
 
 
 def suffix(of: Cell) -> str:
@@ -74,27 +70,51 @@ def word(value: Any) -> str:  # noqa: ANN401 - any value
 def findings(axes: Axes, exclude: Sequence[Cell]) -> Iterator[str]:
     """Yield what is wrong with a matrix, in words that follow `stage 'x' `."""
     found = [words for axis, given in axes.items() for words in _axis_findings(axis, given)]
+    if not found:
+        found = [words for left_out in exclude for words in _exclusion_findings(left_out, axes)]
     yield from found
-    for left_out in exclude:
-        for axis, value in left_out.items():
-            if axis not in axes:
-                yield f"excludes a cell by the axis '{axis}', which its matrix does not have"
-            elif value not in list(axes[axis]):
-                yield f"excludes '{word(value)}', which is not on its matrix axis '{axis}'"
     if axes and not found and not cells(axes, exclude):
         yield "can never run: every cell of its matrix is excluded"
 
 
-def _axis_findings(axis: str, given: Sequence[Any] | type[Enum]) -> Iterator[str]:
+def _agrees(candidate: Cell, wanted: Cell) -> bool:
+    return all(axis in candidate and candidate[axis] == wanted[axis] for axis in wanted)
+
+
+def _axis_findings(axis: str, given: object) -> Iterator[str]:
     if not axis.isidentifier():
         yield f"has the matrix axis '{axis}', which is no name; write letters, digits and _"
     if isinstance(given, (str, bytes)):
         yield f"has one text on the matrix axis '{axis}'; write a list of values"
+        return
+    if not isinstance(given, (Sequence, EnumType)):
+        # What has no order, or can be read only once, would name other cells each time.
+        yield f"has no list of values on the matrix axis '{axis}'; write a list, a tuple or an enum"
         return
     words = [word(value) for value in given]
     if not words:
         yield f"has no value on the matrix axis '{axis}'; give one or drop the axis"
     if double := next((w for w in words if words.count(w) > 1), None):
         yield f"has '{double}' twice on the matrix axis '{axis}'; drop one"
-    if any(not w or set(w) & set(",[]\n") for w in words):
+    if any(not w or not w.isprintable() or set(w) & set(",[]") for w in words):
         yield f"has a value on the matrix axis '{axis}' that no name can hold; use plain words"
+    if odd := [type(value).__name__ for value in given if not _is_plain(value)]:
+        yield (
+            f"has a value of type {odd[0]} on the matrix axis '{axis}'; write texts, whole numbers, "
+            f"tuples of them, or an enum (3.10 and 3.1 are the same float)"
+        )
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value is the same word in every run."""
+    if isinstance(value, Enum):
+        value = value.value
+    return all(map(_is_plain, value)) if isinstance(value, tuple) else isinstance(value, str | int)
+
+
+def _exclusion_findings(left_out: Cell, axes: Axes) -> Iterator[str]:
+    for axis, value in left_out.items():
+        if axis not in axes:
+            yield f"excludes a cell by the axis '{axis}', which its matrix does not have"
+        elif value not in list(axes[axis]):
+            yield f"excludes '{word(value)}', which is not on its matrix axis '{axis}'"

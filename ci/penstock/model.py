@@ -371,8 +371,19 @@ class Provider:
     @cached_property
     def takes(self) -> tuple[str, ...]:
         """Parameters without a default, by name: read from the signature, never from annotations."""
+        return tuple(
+            p.name for p in self._parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        )
+
+    @property
+    def by_position(self) -> tuple[str, ...]:
+        """Those of them that cannot be given by name."""
+        return tuple(p.name for p in self._parameters if p.kind is p.POSITIONAL_ONLY)
+
+    @cached_property
+    def _parameters(self) -> tuple[inspect.Parameter, ...]:
         parameters = inspect.signature(self.function).parameters.values()
-        return tuple(p.name for p in parameters if p.default is p.empty)
+        return tuple(p for p in parameters if p.default is p.empty)
 
     @property
     def place(self) -> str:

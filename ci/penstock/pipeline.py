@@ -352,6 +352,8 @@ class _Check:
         """Yield each parameter that nothing provides."""
         definition = provider if isinstance(provider, Definition) else None
         own = {*definition.secrets, *definition.axes} if definition else set()
+        for name in provider.by_position:
+            yield f"takes '{name}' by position only; drop the `/`, stages are called by name"
         for name in provider.takes:
             if name in own or name in self._providers or name in BUILT_IN:
                 continue

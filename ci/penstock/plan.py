@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import deque
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-import anyio
-
-from penstock.events import StageStarted
 from penstock.graph import Graph
-from penstock.model import Outcome, Result, Stage
-from penstock.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from penstock.config import RunInfo
-    from penstock.events import Event
+    from penstock.model import Stage
     from penstock.pipeline import Pipeline
     from penstock.state import State
 
@@ -53,10 +51,11 @@ class Plan:
         keep_going: bool = False,
     ) -> Plan:
         """Return the plan for some stages: conditions decided, expected times added."""
+        families = {stage.family for stage in chosen.values()}
         decided = {
-            family: definition.options["when"].unmet(run)
-            for family, definition in pipeline.definitions.items()
-            if "when" in definition.options
+            name: definition.options["when"].unmet(run)
+            for name, definition in pipeline.definitions.items()
+            if name in families and "when" in definition.options
         }
         stages = {
             name: replace(
@@ -70,39 +69,81 @@ class Plan:
             pipeline=pipeline, stages=stages, run=run, state=state, jobs=jobs, keep_going=keep_going
         )
 
-    @property
-    def families(self) -> list[str]:
-        """The functions behind the stages that are not skipped."""
-        return list(dict.fromkeys(s.family for s in self.stages.values() if not s.skip))
-
-    @property
+    @cached_property
     def graph(self) -> Graph:
         """The needs of the stages."""
         return Graph({name: stage.needs for name, stage in self.stages.items()})
 
-    def rehearse(self) -> tuple[list[str], dict[str, Outcome]]:
-        """Let the scheduler run the plan with stages that all pass at once.
+    @cached_property
+    def skipped(self) -> dict[str, str]:
+        """Why stages do not run, by name, if all others pass."""
+        reasons: dict[str, str] = {}
+        for name, stage in self.stages.items():
+            ending = deque([(name, stage.skip.reason, "")] if stage.skip else ())
+            while ending:
+                name, reason, root = ending.popleft()  # noqa: PLW2901 - along the needs
+                if name not in reasons:
+                    reasons[name] = reason
+                    because = f"because {root or name} was skipped"
+                    ending += [(u, because, root or name) for u in self._held_back(name, root)]
+        return reasons
 
-        Returns:
-            Names in the order in which they start, and the outcome of every stage.
+    def _held_back(self, name: str, root: str) -> list[str]:
+        """Return the stages that do not run because of one that does not, as the runner has it."""
+        stage = self.stages[name]
+        lets_by = stage.skip and not stage.skip.holds and not root and not stage.gate
+        users = [self.stages[user] for user in self.graph.users[name]]
+        return [u.name for u in users if name in u.takes or not (u.always or lets_by)]
+
+    @property
+    def families(self) -> list[str]:
+        """The functions behind the stages that can run."""
+        names = (stage.family for stage in self.stages.values() if stage.name not in self.skipped)
+        return list(dict.fromkeys(names))
+
+    @cached_property
+    def starts_s(self) -> dict[str, float]:
+        """When each stage starts if all pass in their known time, in the order of starting.
+
+        Goes the runner's way, by a clock of its own; a test holds both to the same order.
         """
-        order: list[str] = []
+        left = self.graph.remaining({name: s.expected_s for name, s in self.stages.items()})
+        rank = {name: (-left[name], place) for place, name in enumerate(self.stages)}
+        waiting = {
+            name: set(stage.needs).difference(self.skipped)
+            for name, stage in self.stages.items()
+            if name not in self.skipped
+        }
+        ready = [(rank[name], name) for name, needs in waiting.items() if not needs]
+        heapq.heapify(ready)
+        running: list[tuple[float, int, str]] = []
+        locked: set[str] = set()
+        starts_s: dict[str, float] = {}
+        now_s = 0.0
+        while ready or running:
+            locked_out = []
+            while ready and (self.jobs is None or len(running) < self.jobs):
+                entry = heapq.heappop(ready)
+                stage = self.stages[entry[1]]
+                if locked.intersection(stage.uses):
+                    locked_out.append(entry)
+                    continue
+                locked.update(stage.uses)
+                heapq.heappush(running, (now_s + stage.expected_s, len(starts_s), stage.name))
+                starts_s[stage.name] = now_s
+            for entry in locked_out:
+                heapq.heappush(ready, entry)
+            now_s, _, ended = heapq.heappop(running)
+            locked.difference_update(self.stages[ended].uses)
+            for user in self.graph.users[ended]:
+                if user in waiting:
+                    waiting[user].discard(ended)
+                    if not waiting[user]:
+                        heapq.heappush(ready, (rank[user], user))
+        return starts_s
 
-        def note(event: Event) -> None:
-            if isinstance(event, StageStarted):
-                order.append(event.stage)
-
-        runner = Runner(self.stages.values(), _pass, emit=note, jobs=self.jobs)
-        return order, anyio.run(runner.run)
-
-    def expected_s(self, ran: Mapping[str, Outcome]) -> float:
-        """Return how long a run takes in which every stage takes its known time."""
-        known = {name: self.stages[name].expected_s for name, o in ran.items() if o.passed}
-        return self.graph.expected_s(known, self.jobs)
-
-
-async def _pass(
-    stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
-) -> Outcome:
-    del stage, needed, attempt, deadline_s
-    return Outcome(result=Result.SUCCESS)
+    @property
+    def expected_s(self) -> float:
+        """How long a run takes in which every stage takes its known time."""
+        ends_s = (start_s + self.stages[name].expected_s for name, start_s in self.starts_s.items())
+        return max(ends_s, default=0.0)

@@ -21,7 +21,7 @@ from penstock.model import Outcome, Result, Stage
 from penstock.runner import Runner, verdict, warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 MOST_TURNS = 1000  # of the event loop, until a stage that can begin has begun
@@ -49,79 +49,47 @@ def replay(events: Sequence[Event]) -> list[Event]:
     Each stage ends as it did, in the same order; what stopped the run from outside (an interrupt, a
     deadline, the loss of the engine) stops it again at the same point.
     """
-    return anyio.run(partial(_replay, events))
-
-
-async def _replay(events: Sequence[Event]) -> list[Event]:
     started = next((event for event in events if isinstance(event, RunStarted)), None)
     if started is None:
         message = "the record does not say which stages there are"
         raise ValueError(message)
-    made: list[Event] = []
-    turns: dict[str, anyio.Event] = {}
-    results: dict[str, Outcome] = {}
+    return anyio.run(partial(_Player(started).play, events))
 
-    async def execute(
-        stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
-    ) -> Outcome:
-        del needed, attempt, deadline_s
-        turn = turns[stage.name] = anyio.Event()
-        with anyio.CancelScope(shield=True):  # it ends when it ended, cancelled or not
-            await turn.wait()
-        return results[stage.name]
 
-    async def end(name: str, outcome: Outcome) -> None:
-        """Let the stage's work, which begins in a task of its own, end now."""
-        for _ in range(MOST_TURNS):
-            if name in turns:
-                break
-            await anyio.lowlevel.checkpoint()
-        else:
-            message = f"the record says that '{name}' ended, and it cannot have begun by then"
-            raise ValueError(message)
-        results[name] = outcome
-        turns.pop(name).set()
-        await anyio.lowlevel.checkpoint()
+class _Player:
+    """A run in which each stage ends when the record says so.
 
-    runner = Runner(
-        started.stages,
-        execute,
-        emit=made.append,
-        jobs=started.jobs,
-        keep_going=started.keep_going,
-        delay_s=lambda _before: 0.0,
-    )
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(runner.run)
-        for event in events:
-            match event:
-                case RunStopped() if event.result is not Result.FAILURE:
-                    await anyio.lowlevel.checkpoint()
-                    runner.stop(
-                        event.result,
-                        event.reason,
-                        root=event.root,
-                        exit_code=event.exit_code,
-                        grace_s=event.grace_s,
-                        teardown_s=event.teardown_s,
-                    )
-                case StageRetried():
-                    tried = event.attempt
-                    await end(
-                        event.stage,
-                        Outcome(
-                            result=tried.result,
-                            reason=tried.reason,
-                            exit_code=tried.exit_code,
-                            fault=tried.fault,
-                        ),
-                    )
-                case StageFinished() if event.stage not in runner.outcomes:
-                    await end(event.stage, event.outcome)
-        tasks.cancel_scope.cancel()
-    ended = verdict(runner.stages, runner.outcomes, runner.stops)
-    made.append(
-        RunFinished(
+    Args:
+        started: The beginning of the record.
+    """
+
+    def __init__(self, started: RunStarted) -> None:
+        self._made: list[Event] = []
+        self._outcomes: dict[str, Outcome] = {}
+        self._turns: dict[str, tuple[anyio.Event, anyio.CancelScope]] = {}
+        self._runner = Runner(
+            started.stages,
+            self._execute,
+            emit=self._made.append,
+            jobs=started.jobs,
+            keep_going=started.keep_going,
+            delay_s=lambda _before: 0.0,
+        )
+
+    async def play(self, events: Sequence[Event]) -> list[Event]:
+        problem = ""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._runner.run)
+            for event in events:
+                problem = problem or await self._take(event)
+            for _, shield in self._turns.values():
+                shield.shield = False  # what a crash cut short has no end in the record
+            tasks.cancel_scope.cancel()
+        if problem:
+            raise ValueError(problem)
+        runner = self._runner
+        ended = verdict(runner.stages, runner.outcomes, runner.stops)
+        finished = RunFinished(
             result=ended.result,
             reason=ended.reason,
             root=ended.root,
@@ -129,5 +97,55 @@ async def _replay(events: Sequence[Event]) -> list[Event]:
             duration_s=0.0,
             warnings=warnings(runner.outcomes),
         )
-    )
-    return made
+        return [*self._made, finished]
+
+    async def _execute(
+        self, stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
+    ) -> Outcome:
+        del needed, attempt, deadline_s
+        turn = anyio.Event()
+        with anyio.CancelScope(shield=True) as shield:  # it ends when it ended, cancelled or not
+            self._turns[stage.name] = (turn, shield)
+            await turn.wait()
+        return self._outcomes[stage.name]
+
+    async def _take(self, event: Event) -> str:
+        """Let an event happen again; return what is wrong with it."""
+        match event:
+            case RunStopped() if event.result is not Result.FAILURE:
+                await anyio.lowlevel.checkpoint()  # the run begins in a task of its own
+                fields = ("root", "exit_code", "grace_s", "teardown_s")
+                options = {name: getattr(event, name) for name in fields}
+                self._runner.stop(event.result, event.reason, **options)
+            case StageRetried():
+                tried = event.attempt
+                outcome = Outcome(
+                    result=tried.result,
+                    reason=tried.reason,
+                    exit_code=tried.exit_code,
+                    fault=tried.fault,
+                )
+                return await self._end(event.stage, outcome)
+            case StageFinished():
+                return await self._end(event.stage, event.outcome)
+        return ""
+
+    async def _end(self, name: str, outcome: Outcome) -> str:
+        outcomes = self._runner.outcomes
+        if not await _until(lambda: name in self._turns or name in outcomes):
+            return f"the record says that '{name}' ended, and it cannot have begun by then"
+        if name not in outcomes:  # else it was skipped, as in the record
+            before = len(self._made)
+            self._outcomes[name] = outcome
+            turn, _ = self._turns.pop(name)
+            turn.set()
+            await _until(lambda: len(self._made) > before)
+        return ""
+
+
+async def _until(condition: Callable[[], bool]) -> bool:
+    for _ in range(MOST_TURNS):
+        if condition():
+            return True
+        await anyio.lowlevel.checkpoint()
+    return False

@@ -321,6 +321,7 @@ class Runner:
                 if user in self._waiting:
                     self._waiting[user].discard(name)
                     if because := self._held_back(self.stages[user], by=name):
+                        del self._waiting[user]  # at once: a stop must not start it any more
                         ending.append((user, self._left(user) if self.stops else because))
                     elif not self._waiting[user]:
                         self._make_ready(user)

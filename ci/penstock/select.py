@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from penstock.errors import UsageError, did_you_mean
 from penstock.graph import Graph
 from penstock.model import Skip, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-_TOKEN = re.compile(r"\s*([()]|[^\s()\[]+(?:\[[^\]]*\])?)")
+    Matches = Callable[[str], bool]
+
+MOST_LISTED = 20
+_NAME = re.compile(r"([^\[\]]*)(?:\[([^\[\]]*)\])?")
+_TOKEN = re.compile(r"[()]|(?:\[[^\]]*\]|[^\s()])+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """What a user selected; each kind narrows the others.
 
+    A name is that of a function, which stands for all cells of its matrix, or of a cell; of the
+    values in its brackets some may be missing. On the command line `-` is as good as `_`.
+
     Args:
-        only: Names of stages, of functions (all cells of their matrix), or of cells.
+        only: Names of stages.
         until: Leave out all that stands behind these.
         skip: Do not run these.
         keywords: Names must match, as in `unit and not slow`.
@@ -45,109 +52,144 @@ class Selection:
             UsageError: When a name, a tag or the expression is wrong.
         """
         graph = Graph({name: stage.needs for name, stage in stages.items()})
-        skipped = set(_named(self.skip, stages))
-        behind = graph.dependants(_named(self.until, stages))
-        chosen = [stage.name for stage in self._filtered(stages) if stage.name not in behind]
-        kept = graph.closure(chosen) - behind
-        # Teardown stages belong to what they clean up, unless they were not asked for at all.
-        kept |= {n for n, s in stages.items() if s.always and s.needs and kept.issuperset(s.needs)}
+        skipped = _named(self.skip, stages)
+        kept = graph.closure(self._asked_for(stages) - graph.dependants(_named(self.until, stages)))
+        # Teardown stages belong to what they clean up, also where nobody asked for them.
+        for name in graph.order():
+            stage = stages[name]
+            if stage.always and stage.needs and kept.issuperset(stage.needs):
+                kept.add(name)
+        by_user = Skip(reason="by --skip", holds=False)
         return {
-            name: replace(stage, skip=Skip(reason="by --skip", holds=False))
-            if name in skipped
-            else stage
+            name: replace(stage, skip=by_user) if name in skipped else stage
             for name, stage in stages.items()
             if name in kept
         }
 
-    def _filtered(self, stages: Mapping[str, Stage]) -> Iterator[Stage]:
-        only = set(_named(self.only, stages)) if self.only else set(stages)
+    def _asked_for(self, stages: Mapping[str, Stage]) -> set[str]:
+        """Return what `--only`, `-k`, `-t` and `--rerun-failed` leave."""
+        left = _named(self.only, stages) if self.only else set(stages)
         if self.failed is not None:
-            only &= {n for n, s in stages.items() if {n, s.family} & set(self.failed)}
-        matches = Keywords(self.keywords) if self.keywords.strip() else None
-        known = {tag for stage in stages.values() for tag in stage.tags}
-        for tag in self.tags:
-            if tag not in known:
-                message = f"no stage has the tag '{tag}'{_hint(tag, sorted(known))}"
-                raise UsageError(message)
-        for name in only if len(only) < len(stages) else stages:
-            stage = stages[name]
-            if self.tags and not set(self.tags) & set(stage.tags):
-                continue
-            if matches is None or matches(name):
-                yield stage
+            left &= set(_that_failed(self.failed, stages))
+        if self.tags:
+            known = {tag for stage in stages.values() for tag in stage.tags}
+            for tag in self.tags:
+                if tag not in known:
+                    message = f"no stage has the tag '{tag}'{_hint(tag, sorted(known))}"
+                    raise UsageError(message)
+            left &= {n for n, stage in stages.items() if set(stage.tags) & set(self.tags)}
+        if self.keywords.strip():
+            left = set(filter(keywords(self.keywords), left))
+        return left
 
 
-def _named(names: Sequence[str], stages: Mapping[str, Stage]) -> Iterator[str]:
-    """Yield the stages that the names stand for."""
-    for given in names:
-        # On the command line a stage may be written in kebab case.
-        for name in (given, given.replace("-", "_")):
-            found = [s.name for s in stages.values() if name in {s.name, s.family}]
-            if found:
-                yield from found
-                break
-        else:
-            known = dict.fromkeys(n for s in stages.values() for n in (s.family, s.name))
-            message = f"no stage is named '{given}'{_hint(given, list(known))}"
+def _named(names: Sequence[str], stages: Mapping[str, Stage]) -> set[str]:
+    """Return the stages that the names stand for."""
+    found: set[str] = set()
+    for name in names:
+        family, values = _parts(name)
+        cells = [n for n, stage in stages.items() if _kebab(stage.family) == family]
+        meant = {cell for cell in cells if values <= _parts(cell)[1]}
+        if not meant:
+            known = dict.fromkeys([stage.family for stage in stages.values()])
+            message = f"no stage is named '{name}'{_hint(name, [*known, *cells])}"
             raise UsageError(message)
+        found |= meant
+    return found
+
+
+def _parts(name: str) -> tuple[str, set[tuple[str, str]]]:
+    """Return the function, and the values by axis, that a name on the command line holds."""
+    read = _NAME.fullmatch(name.strip())
+    if not read:
+        return name, set()
+    pairs = (pair.partition("=") for pair in (read[2] or "").split(",") if pair)
+    return _kebab(read[1]), {(_kebab(axis.strip()), value) for axis, _, value in pairs}
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _that_failed(failed: Iterable[str], stages: Mapping[str, Stage]) -> set[str]:
+    """Return the stages that did not pass, and those that found such a stage out."""
+    known = stages.keys() | {stage.family for stage in stages.values()}
+    meant = set()
+    for name in failed:
+        while name and name not in known:  # `test[a]` was found out by `test`, or is no cell now
+            name = name.rpartition("[")[0]  # noqa: PLW2901 - from the inside outwards
+        meant.add(name)
+    return {name for name, stage in stages.items() if meant & {name, stage.family}}
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    listed = f"; there are: {', '.join(known)}" if known else "; there is none"
+    more = ", ..." if len(known) > MOST_LISTED else ""
+    listed = f"; there are: {', '.join(known[:MOST_LISTED])}{more}" if known else "; there is none"
     return did_you_mean(name, known) or listed
 
 
-class Keywords:
-    """An expression over names, `(unit or lint) and not slow`: a word matches what contains it.
+def keywords(expression: str) -> Matches:
+    """Return what tells whether a name matches `(unit or lint) and not slow`.
+
+    A word matches every name that contains it, in upper or lower case, with `-` or `_`.
+
+    Raises:
+        UsageError: When the expression cannot be read.
+    """
+    return _Reader(expression).read()
+
+
+class _Reader:
+    """Reads an expression word by word.
 
     Args:
         expression: Words, `and`, `or`, `not` and parentheses.
-
-    Raises:
-        UsageError: When it cannot be read.
     """
 
     def __init__(self, expression: str) -> None:
-        self._words = _TOKEN.findall(expression)
         self._expression = expression
-        self("")  # a wrong expression is told before anything is matched
+        self._left = _TOKEN.findall(expression)
 
-    def __call__(self, name: str) -> bool:
-        """Return whether a name matches."""
-        self._left = list(self._words)
-        self._name = name.lower()
-        value = self._either()
+    def read(self) -> Matches:
+        """Return what the whole expression means."""
+        matches = self._either()
         if self._left:
             self._fail(f"'{self._left[0]}' stands where nothing can")
-        return value
+        return matches
 
-    def _either(self) -> bool:
-        value = self._both()
-        while self._left[:1] == ["or"]:
-            self._left.pop(0)
-            value = self._both() or value
-        return value
+    def _either(self) -> Matches:
+        found = [self._both()]
+        while self._takes("or"):
+            found.append(self._both())
+        return lambda name: any(matches(name) for matches in found)
 
-    def _both(self) -> bool:
-        value = self._one()
-        while self._left[:1] == ["and"]:
-            self._left.pop(0)
-            value = self._one() and value
-        return value
+    def _both(self) -> Matches:
+        found = [self._one()]
+        while self._takes("and"):
+            found.append(self._one())
+        return lambda name: all(matches(name) for matches in found)
 
-    def _one(self) -> bool:
+    def _one(self) -> Matches:
         word = self._left.pop(0) if self._left else ""
         if word == "not":
-            return not self._one()
+            opposite = self._one()
+            return lambda name: not opposite(name)
         if word == "(":
-            value = self._either()
-            if not self._left or self._left.pop(0) != ")":
+            inner = self._either()
+            if not self._takes(")"):
                 self._fail("a parenthesis is not closed")
-            return value
+            return inner
         if word in {"", ")", "and", "or"}:
             self._fail(f"a word is missing before '{word}'" if word else "it ends too early")
-        return word.lower() in self._name
+        part = _kebab(word).lower()
+        return lambda name: part in _kebab(name).lower()
 
-    def _fail(self, why: str) -> None:
+    def _takes(self, word: str) -> bool:
+        is_next: bool = self._left[:1] == [word]
+        if is_next:
+            self._left.pop(0)
+        return is_next
+
+    def _fail(self, why: str) -> NoReturn:
         message = f"cannot read `-k '{self._expression}'`: {why}; write as `unit and not slow`"
         raise UsageError(message)

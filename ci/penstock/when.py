@@ -1,4 +1,4 @@
-"""Conditions for `when=`: where, and after which changes, a stage runs. Pure but for asking git.
+"""Conditions for `when=`: where, and after which changes, a stage runs.
 
     from penstock.when import changed, on_branch
 
@@ -62,8 +62,13 @@ class Condition:
         raise TypeError(message)
 
 
-def on_branch(*patterns: str) -> Condition:
-    """Run on these branches only; `release/*` matches by shell rules."""
+def on_branch(pattern: str, /, *more: str) -> Condition:
+    """Run on these branches only; `*` matches anything, `/` included.
+
+    The branch of a pull request is the one that it brings; that of a fork carries the owner's
+    name, `owner:main`, and so is none of ours.
+    """
+    patterns = (pattern, *more)
     return _simple(
         lambda run: not run.tag and _matches(run.branch, patterns),
         f"on branch {' or '.join(patterns)}",
@@ -72,7 +77,7 @@ def on_branch(*patterns: str) -> Condition:
 
 
 def on_tag(*patterns: str) -> Condition:
-    """Run for these tags only, by default for any; `v*` matches by shell rules."""
+    """Run for these tags only, by default for any; `v*` matches `v1.0`."""
     words = f"on tag {' or '.join(patterns)}" if patterns else "on a tag"
     return _simple(
         lambda run: bool(run.tag) and _matches(run.tag, patterns or ("*",)),
@@ -88,13 +93,14 @@ def env(variable: str, value: str | None = None) -> Condition:
     return _simple(lambda run: run.environ.get(variable) == value, f"with {variable}={value}")
 
 
-def changed(*patterns: str) -> Condition:
+def changed(pattern: str, /, *more: str) -> Condition:
     """Run when a file changed that one of the patterns matches (git's own globs, `**` included).
 
     Compared are the working tree, uncommitted and untracked files included, and the commit on
     which the change is based: the target of the pull request, what was there before the push, or
     where the branch left the default branch. Where git cannot tell, everything counts as changed.
     """
+    patterns = (pattern, *more)
     words = " or ".join(patterns)
     return Condition(
         lambda run: (
@@ -117,12 +123,13 @@ def _simple(
 
 
 def _both(first: Skip | None, second: Skip | None, *, either: bool) -> Skip | None:
-    """Join two reasons; with `either` one of them is enough."""
+    """Join two reasons; with `either` one of them is enough, and the stricter one counts."""
     found = [skip for skip in (first, second) if skip]
     if not found or (len(found) == 1 and not either):
         return None
+    held = [skip.holds for skip in found]
     reason = " and ".join(skip.reason for skip in found)
-    return Skip(reason=reason, holds=any(skip.holds for skip in found))
+    return Skip(reason=reason, holds=any(held) if either else all(held))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -6,25 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.errors import UsageError
 from penstock.graph import Graph
 
 DIAMOND = Graph({"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")})
+LOOP = Graph({"a": ("b",), "b": ("c",), "c": ("a",), "d": ()})
 
 
 @st.composite
 def acyclic(draw: st.DrawFn) -> Graph:
-    size = draw(st.integers(1, 12))
-    names = [f"s{index}" for index in range(size)]
-    earlier = {name: names[:index] for index, name in enumerate(names)}
+    names = [f"s{index}" for index in range(draw(st.integers(1, 12)))]
     needs = {
-        name: tuple(draw(st.lists(st.sampled_from(before), unique=True, max_size=3)))
-        if before
+        name: tuple(draw(st.lists(st.sampled_from(names[:index]), unique=True, max_size=3)))
+        if index
         else ()
-        for name, before in earlier.items()
+        for index, name in enumerate(names)
     }
-    shuffled = draw(st.permutations(names))
-    return Graph({name: needs[name] for name in shuffled})
+    return Graph({name: needs[name] for name in draw(st.permutations(names))})
 
 
 @given(acyclic())
@@ -37,29 +34,18 @@ def test_order_puts_each_stage_behind_its_needs(graph: Graph) -> None:
     )
 
 
-@given(acyclic())
-def test_selection_is_closed_under_needs(graph: Graph) -> None:
-    """A selection holds all that the selected stages need, and is a graph by itself."""
-    chosen = next(iter(graph.needs))
-    kept = graph.only([chosen])
-    assert chosen in kept.needs
-    assert all(need in kept.needs for needs in kept.needs.values() for need in needs)
-    assert set(kept.needs) == {
-        n for n in graph.needs if chosen in graph.dependants(n) or n == chosen
-    }
-
-
 def test_order_follows_the_definition_where_needs_leave_a_choice() -> None:
     """Stages that could run side by side keep the author's order."""
     assert DIAMOND.order() == ["a", "b", "c", "d"]
+    assert Graph({"b": (), "a": ()}).order() == ["b", "a"]
 
 
 def test_cycle_is_spelled_in_the_direction_of_needs() -> None:
     """A cycle starts and ends with the same stage, each needing the next."""
-    graph = Graph({"a": ("b",), "b": ("c",), "c": ("a",), "d": ()})
-    cycle = graph.cycle()
+    cycle = LOOP.cycle()
     assert cycle[0] == cycle[-1]
-    assert all(after in graph.needs[before] for before, after in itertools.pairwise(cycle))
+    assert set(cycle) == {"a", "b", "c"}
+    assert all(after in LOOP.needs[before] for before, after in itertools.pairwise(cycle))
 
 
 def test_graph_without_a_cycle_has_none() -> None:
@@ -67,17 +53,44 @@ def test_graph_without_a_cycle_has_none() -> None:
     assert DIAMOND.cycle() == []
 
 
-def test_dependants_reach_through_every_level() -> None:
-    """All that needs a stage is found, directly or not, and the stage itself is not."""
-    assert DIAMOND.dependants("a") == ["b", "c", "d"]
+def test_users_are_those_that_need_a_stage_directly() -> None:
+    """One level only, in definition order."""
+    assert DIAMOND.users == {"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []}
 
 
-def test_unknown_stage_is_a_usage_error_with_the_nearest_name() -> None:
-    """A misspelt selection names the stage that was probably meant."""
-    with pytest.raises(UsageError, match="no stage is named 'tset'; did you mean 'test'"):
-        Graph({"test": ()}).only(["tset"])
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [("a", "bcd"), ("b", "d"), ("bc", "d"), ("ab", "cd"), ("d", ""), ("", "")],
+)
+def test_dependants_reach_through_every_level(names: str, expected: str) -> None:
+    """All that needs one of the stages is found, directly or not; the stages themselves are not."""
+    assert DIAMOND.dependants(names) == set(expected)
 
 
-def test_kebab_case_names_the_same_stage() -> None:
-    """The command line may say `unit-tests` for `unit_tests`."""
-    assert list(Graph({"unit_tests": ()}).only(["unit-tests"]).needs) == ["unit_tests"]
+@pytest.mark.parametrize(
+    ("names", "expected"), [("a", "a"), ("b", "ab"), ("bc", "abc"), ("d", "abcd"), ("", "")]
+)
+def test_closure_holds_the_stages_and_all_that_they_need(names: str, expected: str) -> None:
+    """Nothing that a stage needs, directly or not, is left out, and nothing else is in."""
+    assert DIAMOND.closure(names) == set(expected)
+
+
+@given(acyclic())
+def test_dependants_and_closure_are_each_other_s_mirror(graph: Graph) -> None:
+    """A stage needs another one exactly when that one has it as a dependant."""
+    for name, other in itertools.permutations(graph.needs, 2):
+        assert (other in graph.closure([name])) == (name in graph.dependants([other]))
+
+
+def test_remaining_is_the_longest_way_to_the_end() -> None:
+    """A stage's own time counts, the slower of two ways behind it too; unknown is no time."""
+    remaining = DIAMOND.remaining({"a": 1.0, "b": 5.0, "c": 2.0})
+    assert remaining == {"a": 6.0, "b": 5.0, "c": 2.0, "d": 0.0}
+
+
+@given(acyclic())
+def test_remaining_never_grows_towards_the_end(graph: Graph) -> None:
+    """What stands behind a stage has less before it than the stage itself."""
+    remaining = graph.remaining(dict.fromkeys(graph.needs, 1.0))
+    for name, needs in graph.needs.items():
+        assert all(remaining[need] >= remaining[name] + 1.0 for need in needs)

@@ -15,11 +15,10 @@ from penstock.events import (
     ServicePrepared,
     ServiceStarted,
     StageFinished,
-    StagePlan,
     StageStarted,
     Warned,
 )
-from penstock.model import Artifact, Outcome, Result
+from penstock.model import Artifact, Outcome, Result, Stage
 from penstock.redact import Redactor
 from penstock.reports.console import ConsoleReport
 from penstock.reports.record import Record
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
     import pytest
 
 PLANS = (
-    StagePlan("lint", "Lint with ruff", ()),
-    StagePlan("test", "Run pytest with coverage", ("lint",)),
-    StagePlan("build", "Build the image", ("test",)),
+    Stage(name="lint", title="Lint with ruff"),
+    Stage(name="test", title="Run pytest with coverage", needs=("lint",)),
+    Stage(name="build", title="Build the image", needs=("test",)),
 )
 START = RunStarted(
     pipeline="p",
@@ -81,7 +80,9 @@ RED: list[Event] = [
         stage="test", outcome=Outcome(result=Result.CANCELLATION, reason="because lint failed")
     ),
     StageFinished(stage="build", outcome=Outcome(result=Result.SKIP, reason="because lint failed")),
-    RunFinished(result=Result.FAILURE, reason="lint", exit_code=1, duration_s=2.0),
+    RunFinished(
+        result=Result.FAILURE, reason="exit code 1", root="lint", exit_code=1, duration_s=2.0
+    ),
 ]
 
 
@@ -213,7 +214,7 @@ def test_no_listener_ever_sees_a_secret() -> None:
             ),
         )
     )
-    stream.emit(dataclasses.replace(START, stages=(StagePlan("a", "hunter2-hunter2", ()),)))
+    stream.emit(dataclasses.replace(START, stages=(Stage(name="a", title="hunter2-hunter2"),)))
     assert "hunter2" not in repr(seen)
 
 

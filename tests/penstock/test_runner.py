@@ -183,6 +183,7 @@ TABLE = [
     ("a; z(always): a", "a=fail z=error", "", "a=fail z=error", 1),
     ("a; b: a; z(always): b", "a=fail", "", "a=fail b=skip z=pass", 1),
     ("a; z(always): a*", "a=fail", "", "a=fail z=skip", 1),
+    ("a; b; z(always): a* b", "a=fail b=slow", "", "a=fail b=cancel z=skip", 1),
     ("a; b; z(always): b", "a=fail b=slow", "", "a=fail b=cancel z=pass", 1),
     ("a; y(always): a; z(always): y", "a=fail y=fail", "", "a=fail y=fail z=pass", 1),
     ("a(off); z(always): a", "", "", "a=skip z=pass", 5),
@@ -371,9 +372,7 @@ async def test_stages_found_out_run_before_what_needs_their_finder() -> None:
     log: list[Event] = []
     runner = Runner(parse("a; b: a*; c(always): a").values(), execute, emit=log.append)
     outcomes = await runner.run()
-    assert results(outcomes) == expected("a=pass a[x]=cancel a[y]=fail b=skip c=pass") or results(
-        outcomes
-    ) == expected("a=pass a[x]=pass a[y]=fail b=skip c=pass")
+    assert results(outcomes) == expected("a=pass a[x]=pass a[y]=fail b=skip c=pass")
     assert [event.stages for event in log if isinstance(event, StagesAdded)] == [found]
     assert outcomes["b"].reason == "because a[y] failed"
     assert runner.stages["b"].takes == ("a", "a[x]", "a[y]")
@@ -529,8 +528,12 @@ def cases(draw: st.DrawFn) -> Case:
     names = [f"s{index}" for index in range(draw(st.integers(1, 9)))]
     lines = []
     for index, name in enumerate(names):
-        options = draw(st.lists(st.sampled_from(FLAGS), max_size=2, unique=True))
-        needs = draw(st.lists(st.sampled_from(names[:index]), max_size=3, unique=True)) if index else []
+        flags = draw(st.lists(st.sampled_from(FLAGS), max_size=2, unique=True))
+        # A gate that may fail is refused by `Pipeline`.
+        options = [flag for flag in flags if not (flag == "maybe" and "gate" in flags)]
+        needs = (
+            draw(st.lists(st.sampled_from(names[:index]), max_size=3, unique=True)) if index else []
+        )
         starred = [need + draw(st.sampled_from(["", "", "*"])) for need in needs]
         lines.append(f"{name}({' '.join(options)}): {' '.join(starred)}")
     script = {name: draw(st.sampled_from(SCRIPTS)) for name in names}
@@ -611,7 +614,12 @@ OK, RED = outcome("pass"), outcome("fail")
         ("a", {"a": RED}, [(Result.TIMEOUT, 124)], (Result.TIMEOUT, "", 124)),
         ("a", {"a": outcome("error")}, [(Result.TIMEOUT, 124)], (Result.ERROR, "a", 4)),
         ("a", {"a": RED}, [(Result.ERROR, 4)], (Result.ERROR, "", 4)),
-        ("a", {"a": RED}, [(Result.FAILURE, 0), (Result.CANCELLATION, 143)], (Result.CANCELLATION, "", 143)),
+        (
+            "a",
+            {"a": RED},
+            [(Result.FAILURE, 0), (Result.CANCELLATION, 143)],
+            (Result.CANCELLATION, "", 143),
+        ),
         ("a; z(always)", {"z": RED, "a": RED}, [], (Result.FAILURE, "a", 1)),
         ("a; z(always)", {"a": OK, "z": outcome("error")}, [], (Result.ERROR, "z", 4)),
     ],
@@ -639,5 +647,3 @@ def test_warnings_name_the_allowed_failures() -> None:
     """So that every output can say them."""
     allowed = dataclasses.replace(RED, allowed=True)
     assert warnings({"a": allowed, "b": OK}) == ("a",)
-
-

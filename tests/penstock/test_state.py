@@ -16,12 +16,14 @@ def test_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     state.passed["lint"] = Passed("definition", "again")
     state.rehearsed["image"] = ["localhost:5000/x:1"]
     state.durations_s["lint"] = 1.5
+    state.images["lint"] = ["python:3.11-slim"]
+    state.failed = ["test"]
     state.save()
     assert State.load(tmp_path) == state
     assert (tmp_path / ".penstock/.gitignore").read_text() == "*\n"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 99}', '{"schema": 1, "passed": 3}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 99}', '{"schema": 2, "passed": 3}'])
 def test_broken_state_is_forgotten(tmp_path: Path, content: str) -> None:
     """A truncated or foreign file costs time and never a run."""
     (tmp_path / ".penstock").mkdir()

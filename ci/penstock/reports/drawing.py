@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ CHARACTERS = 26  # what fits into a box
 
 
 def text(plan: Plan) -> str:
-    """Return a line for each stage, indented under the last of its needs."""
+    """Return a line for each stage, first those that wait for nothing; indented by the levels before."""
     depths = _depths(plan)
     lines = []
-    for name in sorted(plan.stages, key=lambda name: depths[name]):
+    for name in sorted(plan.stages, key=depths.__getitem__):
         needs = plan.stages[name].needs
         arrow = f"  <- {', '.join(needs)}" if needs else ""
-        skip = plan.stages[name].skip
-        lines.append(f"{'  ' * depths[name]}{name}{arrow}{f'  ({skip.reason})' if skip else ''}")
+        skip = f"  ({plan.skipped[name]})" if name in plan.skipped else ""
+        lines.append(f"{'  ' * depths[name]}{name}{arrow}{skip}")
     return "\n".join(lines)
 
 
@@ -31,9 +31,11 @@ def mermaid(plan: Plan) -> str:
     ids = {name: f"s{number}" for number, name in enumerate(plan.stages)}
     lines = ["flowchart LR"]
     for name, stage in plan.stages.items():
-        label = name.replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;")
+        # In a text anything but a word may be syntax; `#35;` is how Mermaid writes a character.
+        label = re.sub(r"[^\w .,=()\[\]+/-]", lambda found: f"#{ord(found[0])};", name)
         lines.append(f'    {ids[name]}["{label}"]')
         lines += [f"    {ids[need]} --> {ids[name]}" for need in stage.needs]
+    lines += [f"    style {ids[name]} stroke-dasharray: 4" for name in ids if name in plan.skipped]
     return "\n".join(lines)
 
 
@@ -45,11 +47,14 @@ def svg(plan: Plan) -> str:
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="13"',
         f' viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
-        f"<title>{escape(plan.pipeline.name)}</title>",
+        f"<title>{_xml(plan.pipeline.name)}</title>",
     ]
     for name, stage in plan.stages.items():
         parts += [_edge(places[need], places[name]) for need in stage.needs]
-    parts += [_box(name, plan.stages[name].title, places[name]) for name in plan.stages]
+    for name, stage in plan.stages.items():
+        reason = plan.skipped.get(name)
+        words = f"{stage.title}: SKIPPED ({reason})" if reason else stage.title
+        parts.append(_box(name, words, places[name], dashed=bool(reason)))
     return "\n".join([*parts, "</svg>"])
 
 
@@ -78,12 +83,19 @@ def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:
     return f'<path d="{path}" fill="none" stroke="#8a8f98" stroke-width="1.5"/>'
 
 
-def _box(name: str, title: str, place: tuple[int, int]) -> str:
+def _box(name: str, title: str, place: tuple[int, int], *, dashed: bool) -> str:
     x, y = place
     shown = name if len(name) <= CHARACTERS else f"{name[: CHARACTERS - 1]}\u2026"
     middle = f'x="{x + BOX_WIDTH // 2}" y="{y + BOX_HEIGHT // 2 + 5}"'
+    dashes = ' stroke-dasharray="4"' if dashed else ""
     return (
-        f'<g><title>{escape(title)}</title><rect x="{x}" y="{y}" width="{BOX_WIDTH}" '
-        f'height="{BOX_HEIGHT}" rx="6" fill="#eef3fb" stroke="#3b6ea8"/>'
-        f'<text {middle} text-anchor="middle" fill="#1d2733">{escape(shown)}</text></g>'
+        f'<g><title>{_xml(title)}</title><rect x="{x}" y="{y}" width="{BOX_WIDTH}" '
+        f'height="{BOX_HEIGHT}" rx="6" fill="#eef3fb" stroke="#3b6ea8"{dashes}/>'
+        f'<text {middle} text-anchor="middle" fill="#1d2733">{_xml(shown)}</text></g>'
     )
+
+
+def _xml(words: str) -> str:
+    """Return a text for XML, which knows no control characters, not even escaped ones."""
+    allowed = re.sub("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", words)
+    return allowed.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

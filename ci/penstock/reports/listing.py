@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from penstock.model import Result
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from penstock.model import Stage
+    from penstock.pipeline import Definition
     from penstock.plan import Plan
 
 
@@ -32,32 +31,31 @@ def _after(stage: Stage) -> str:
 
 def dry_run(plan: Plan, *, as_json: bool) -> str:
     """Return what a run would do if every stage passed: order, skips, images, secrets, time."""
-    order, outcomes = plan.rehearse()
-    expected_s = plan.expected_s(outcomes)
-    entries = [_entry(plan, name) for name in order]
-    skipped = {n: o.reason for n, o in outcomes.items() if o.result is Result.SKIP}
+    definitions = plan.pipeline.definitions
+    listed = [plan.stages[name] for name in plan.starts_s]
+    entries = [_entry(plan, stage, definitions[stage.family]) for stage in listed]
     if as_json:
-        content = {"stages": entries, "skipped": skipped, "expected_s": round(expected_s, 3)}
+        expected_s = round(plan.expected_s, 3)
+        content = {"stages": entries, "skipped": plan.skipped, "expected_s": expected_s}
         return json.dumps(content, indent=2)
     commit = plan.run.commit[:12]
-    lines = [f"{plan.pipeline.name} at {commit}: {len(order)} of {len(plan.stages)} stages"]
+    lines = [f"{plan.pipeline.name} at {commit}: {len(entries)} of {len(plan.stages)} stages"]
     lines += _columns([_row(number, entry) for number, entry in enumerate(entries, start=1)])
-    lines += [f"{name}: SKIPPED ({reason})" for name, reason in skipped.items()]
+    lines += [f"{name}: SKIPPED ({reason})" for name, reason in plan.skipped.items()]
     unknown = sum(1 for entry in entries if entry["expected_s"] is None)
-    lines.append(_time(expected_s, unknown, len(entries)))
+    if entries:
+        lines.append(_time(plan.expected_s, unknown, len(entries)))
     return "\n".join(lines)
 
 
-def _entry(plan: Plan, name: str) -> dict[str, Any]:
-    stage = plan.stages[name]
-    definition = plan.pipeline.definitions[stage.family]
+def _entry(plan: Plan, stage: Stage, definition: Definition) -> dict[str, Any]:
     return {
-        "name": name,
+        "name": stage.name,
         "title": stage.title,
         "needs": list(stage.needs),
         "images": plan.state.images.get(stage.family),
         "secrets": {n: f"{s.kind} {s.source}" for n, s in definition.secrets.items()},
-        "expected_s": stage.expected_s or None,
+        "expected_s": plan.state.durations_s.get(stage.name),
     }
 
 
