@@ -9,8 +9,10 @@ if sys.version_info < (3, 11):  # noqa: UP036 - older Pythons must read this fil
     )
     sys.exit(2)
 
+import os
 from pathlib import Path
 
+os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # dockerd, ldconfig
 sys.path.insert(0, str(Path(__file__).parent))
 
 from engine.command import main

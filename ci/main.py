@@ -30,7 +30,7 @@ def python() -> Container:
 @pipeline.container
 def workspace() -> Container:
     """The same with every Python file of the repository."""
-    return uv_project(PYTHON, everything)
+    return uv_project(PYTHON, everything, caches=[".mypy_cache", ".ruff_cache"])
 
 
 @pipeline.service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import os
 import re
 import subprocess
@@ -63,6 +64,18 @@ def test_public_names_are_few_and_sorted() -> None:
     assert len(penstock.__all__) <= 12
     assert sorted(penstock.__all__) == penstock.__all__
     assert all(hasattr(penstock, name) for name in penstock.__all__)
+
+
+@pytest.mark.parametrize("name", penstock.__all__)
+def test_public_name_has_an_example_that_holds(name: str) -> None:
+    """Its docstring shows how to use it, and what it shows is true."""
+    public = getattr(penstock, name)
+    names = {**vars(penstock), "container": object()}
+    (test,) = doctest.DocTestFinder(recurse=False).find(public, name, globs=names)
+    assert test.examples
+    shown: list[str] = []
+    ended = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=shown.append)
+    assert ended.failed == 0, "".join(shown)
 
 
 def test_workflow_is_thin_and_runs_the_local_commands() -> None:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
+import socket
 import subprocess
+import urllib.error
 import urllib.parse
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine import built, debian, docker, place, screen, state, steps, venv
-from engine.steps import Log, Step
+from engine.steps import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.steps import Log
 
 VARIABLE = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
+HUB = "registry-1.docker.io"  # what an engine without a mirror asks for base images
 PROBE_S = 4.0
 CONNECT = (
     "import anyio, dagger, sys\n"
@@ -31,10 +41,12 @@ class Choice:
     Args:
         kind: `session`, `named`, `official` or `built`.
         words: Why, for people.
+        url: Of the one that was named.
     """
 
     kind: str
     words: str
+    url: str = ""
 
 
 def choose(engine: str = "") -> Choice:
@@ -47,7 +59,7 @@ def choose(engine: str = "") -> Choice:
     if os.environ.get("DAGGER_SESSION_PORT"):
         return Choice("session", "the session that `dagger run` opened")
     if named:
-        return Choice("named", f"the engine at {named}")
+        return Choice("named", f"the engine at {named}", named)
     known = state.read().get("kind")
     if known == "built" and place.cli().exists():
         return Choice("built", "the engine built from package registries")
@@ -64,48 +76,74 @@ def choose(engine: str = "") -> Choice:
 
 def official_is_reachable() -> bool:
     """Return whether the engine's registry and Docker Hub both answer, within seconds."""
-    hosts = [host for host in (built.image().split("/")[0], _hub()) if host]
+    hosts = (built.image().split("/")[0], HUB)
     with ThreadPoolExecutor() as threads:
         return all(threads.map(_answers, hosts))
 
 
-def _hub() -> str:
-    """Return the host of Docker Hub's index as the daemon names it; empty without a daemon."""
-    _, facts = docker.ask("/info")
-    address = facts.get("IndexServerAddress", "") if isinstance(facts, dict) else ""
-    return urllib.parse.urlsplit(address).hostname or ""
-
-
 def _answers(host: str) -> bool:
-    connection = http.client.HTTPSConnection(host, timeout=PROBE_S)
+    """Return whether a registry answers, through the proxy of the environment if it names one."""
     try:
-        connection.request("GET", "/v2/")
-        return connection.getresponse().status in {http.client.OK, http.client.UNAUTHORIZED}
+        with urllib.request.urlopen(f"https://{host}/v2/", timeout=PROBE_S):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code == http.client.UNAUTHORIZED
     except (OSError, http.client.HTTPException):
         return False
-    finally:
-        connection.close()
 
 
-def ensure(engine: str = "", *, test_tools: bool = False) -> None:
+def unreachable(url: str) -> str | None:
+    """Return why a named engine cannot be reached: empty when it can, None when it was not tried."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(PROBE_S)
+                probe.connect(parts.path)
+        elif parts.scheme == "tcp":
+            if not parts.port:
+                return "it names no port"
+            socket.create_connection((parts.hostname, parts.port), PROBE_S).close()
+        else:
+            return None
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return ""
+
+
+def ensure_venv() -> None:
+    """Bring the venv up, and nothing else; while it is, wait for nobody."""
+    if not venv.step().is_done():
+        with state.alone():
+            steps.run_all([venv.step()])
+
+
+def ensure(
+    engine: str = "", *, test_tools: bool = False, check: Callable[[], None] | None = None
+) -> None:
     """Bring the venv and the engine up, doing only what is not done.
 
     Args:
         engine: The URL that the user named.
         test_tools: Also what only the tests need.
+        check: Called when the venv is there, before what takes minutes; raises to go no further.
     """
     with state.alone():
         choice = choose(engine)
-        work = _steps(choice)
+        work = steps_for(choice)
         if test_tools:
             from engine import golang  # noqa: PLC0415 - hashes the module, which a plain run need not
 
             work.append(golang.tools_step())
-        if any(not step.is_done() for step in work):
+        undone = [step for step in work if not step.is_done()]
+        if undone:
             screen.say(f"engine: {choice.words}; logs: {place.home() / 'logs'}")
-            if choice.kind == "built":
-                built.check_disk()
-        steps.run_all(work)
+            place.sweep()
+            if check:
+                steps.run_all([venv.step()])
+                check()
+            place.check_disk(sum(step.disk_bytes for step in undone))
+            steps.run_all(work)
         if choice.kind in {"official", "built"} and state.read().get("kind") != choice.kind:
             state.remember(kind=choice.kind)
         if engine:
@@ -113,17 +151,24 @@ def ensure(engine: str = "", *, test_tools: bool = False) -> None:
         venv.link_cli()
 
 
-def _steps(choice: Choice) -> list[Step]:
+def steps_for(choice: Choice) -> list[Step]:
+    """Return the steps to an engine, and to the venv."""
     if choice.kind == "built":
         return built.steps()
     if choice.kind == "official":
         return [
             venv.step(),
             debian.packages_step({} if _has_runtime() else {"dockerd": "docker.io"}),
+            docker.daemon_step(_daemon_runs),
             Step(
-                "dockerd", "Docker daemon", lambda _: docker.start_daemon(), _daemon_runs, ("apt",)
+                "official",
+                "Official engine",
+                _connect,
+                _has_official,
+                ("venv", "dockerd"),
+                usual_s=60,
+                disk_bytes=1_000_000_000,
             ),
-            Step("official", "Official engine", _connect, _has_official, ("venv", "dockerd")),
         ]
     return [venv.step()]
 

@@ -8,9 +8,23 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from engine import built, choose, debian, docker, doctor, place, screen, state, steps, venv
+from engine import (
+    built,
+    choose,
+    debian,
+    docker,
+    doctor,
+    place,
+    registry,
+    screen,
+    state,
+    steps,
+    venv,
+)
 from engine.errors import MachineError
 from engine.steps import Log
 
@@ -18,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERBS = ("run", "test", "setup", "doctor", "engine")
+LOOKS = {"--list", "--graph", "--dry-run", "--help", "-h"}  # of ci/main.py; need no engine
 ENGINE_VERBS = ("status", "start", "stop", "logs", "prune", "remove")
 HELP = """\
 usage: python3 -m ci [run] [--engine URL] [ARGUMENTS OF ci/main.py]
@@ -41,6 +56,10 @@ def main(argv: Sequence[str]) -> int:
     except MachineError as error:
         screen.say(f"error: {error}")
         return error.exit_code
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        screen.say(f"error: {error.strerror or error}{where}\n  next: mend that and run it again")
+        return 4
     except KeyboardInterrupt:
         screen.say("interrupted: finished steps are kept, the next call goes on from there")
         return 130
@@ -64,12 +83,15 @@ def _carry_out(verb: str, rest: list[str]) -> int:
     if verb == "test":
         choose.ensure(test_tools=True)
         _become([str(venv.PYTHON), "-m", "pytest", *rest])
-    options = argparse.ArgumentParser(add_help=False)
+    options = argparse.ArgumentParser(prog="python3 -m ci", add_help=False, allow_abbrev=False)
     options.add_argument("--engine", default="")
     named, arguments = options.parse_known_args(rest)
     if verb == "run":
-        choose.ensure(named.engine)
-        _become([str(venv.PYTHON), str(place.ROOT / "ci" / "main.py"), *arguments])
+        if LOOKS.isdisjoint(word.partition("=")[0] for word in arguments):
+            choose.ensure(named.engine, check=partial(_check, arguments))
+        else:
+            choose.ensure_venv()
+        _become([*_pipeline(), *arguments])
     if arguments:
         message = f"`{verb}` does not know {' '.join(arguments)}"
         raise MachineError(message, "`python3 -m ci --help` shows what there is", exit_code=2)
@@ -77,6 +99,18 @@ def _carry_out(verb: str, rest: list[str]) -> int:
         return doctor.report(named.engine)
     choose.ensure(named.engine)
     return 0
+
+
+def _pipeline() -> list[str]:
+    return [str(venv.PYTHON), str(place.ROOT / "ci" / "main.py")]
+
+
+def _check(arguments: Sequence[str]) -> None:
+    """Let the pipeline refuse arguments, by its own exit code, before minutes are spent on them."""
+    words = [*_pipeline(), "--dry-run", *arguments]
+    done = subprocess.run(words, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
 
 
 def _become(words: list[str]) -> NoReturn:
@@ -112,11 +146,15 @@ def _start() -> int:
 
 
 def _logs() -> int:
-    return subprocess.run(["docker", "logs", built.container()], check=False).returncode
+    name = built.container()
+    if not docker.exists(name) or not shutil.which("docker"):
+        message = f"there is no container {name}, or Docker does not answer"
+        raise MachineError(message, "`python3 -m ci doctor` tells which, `engine start` makes it")
+    return subprocess.run(["docker", "logs", name], check=False).returncode
 
 
 def _status() -> int:
-    for name in (built.container(), built.REGISTRY):
+    for name in (built.container(), registry.NAME):
         word = (
             "runs"
             if docker.is_running(name)
@@ -131,33 +169,15 @@ def _status() -> int:
 def _stop() -> int:
     with state.alone():
         built.stop()
-        _stop_daemon()
+        docker.stop_daemon()
     return 0
 
 
-def _stop_daemon() -> None:
-    """Stop the Docker daemon if it was this tool that started it."""
-    pid = state.read().get("dockerd_pid")
-    if pid and _is_dockerd(pid):
-        screen.say("  stopping the Docker daemon")
-        os.kill(pid, signal.SIGTERM)
-        for _ in range(100):
-            if not _is_dockerd(pid):
-                break
-            signal.sigtimedwait([], 0.1)
-    state.remember(dockerd_pid=None)
-
-
-def _is_dockerd(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8") as name:  # noqa: PTH123 - not a real file
-            return name.read().strip() == "dockerd"
-    except OSError:
-        return False
-
-
 def _prune() -> int:
-    choose.ensure()
+    is_named = bool(os.environ.get(choose.VARIABLE))
+    if not place.cli().exists() or not (is_named or docker.is_running(built.container())):
+        screen.say("no engine runs here, so there is nothing to prune (`engine start` starts one)")
+        return 0
     words = [str(place.cli()), "core", "engine", "local-cache", "prune"]
     return subprocess.run(words, check=False).returncode
 
@@ -165,17 +185,28 @@ def _prune() -> int:
 def _remove() -> int:
     """Remove everything that this tool made, and nothing else."""
     with state.alone():
-        remembered = state.read()
-        if docker.is_alive():
-            built.remove()
-        _stop_daemon()
-        log = Log("remove")
-        debian.purge(log)
-        if remembered.get("made_cli"):
-            place.cli().unlink(missing_ok=True)
-            if place.cli().parent.exists() and not any(place.cli().parent.iterdir()):
-                place.cli().parent.rmdir()
-        for folder in (place.VENV, place.home()):
-            shutil.rmtree(folder, ignore_errors=True)
+        built.remove()
+        _remove_docker()
+        if state.read().get("made_cli"):
+            folder = place.cli().parent
+            for file in (place.cli(), place.beside(place.cli())):
+                file.unlink(missing_ok=True)
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+        for folder in filter(Path.exists, (place.VENV, place.home())):
+            shutil.rmtree(folder)
     screen.say("removed: containers, volumes, images, packages, caches and the venv that it made")
     return 0
+
+
+def _remove_docker() -> None:
+    """Remove Docker itself if it was this tool that installed it and nobody else uses it."""
+    packages = debian.installed_by_us()
+    if packages and docker.has_content():
+        screen.say(
+            "  Docker stays: it holds containers, images or volumes of somebody else; if nobody "
+            f"needs them, `apt-get purge {' '.join(packages)}`"
+        )
+        return
+    docker.stop_daemon()
+    debian.purge(Log("remove"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from engine import place, state
-from engine.errors import MachineError
+from engine.errors import MachineError, StepError
 from engine.steps import Step
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SUITE = "bookworm"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 LEFT_OUT = ("doc", "man", "locale", "info", "lintian")
 
 
@@ -28,9 +30,12 @@ def packages_step(programs: dict[str, str]) -> Step:
     Args:
         programs: Program to look for, and the package that has it.
     """
-    missing = [package for program, package in programs.items() if not shutil.which(program)]
-    title = f"Debian packages {', '.join(missing)}"
-    return Step("apt", title, lambda log: _install(missing, log), lambda: not missing)
+    missing = {package for program, package in programs.items() if not shutil.which(program)}
+    missing |= {*state.read().get("apt_unfinished", [])}
+    title = f"Debian packages {', '.join(sorted(missing))}"
+    return Step(
+        "apt", title, lambda log: _install(sorted(missing), log), lambda: not missing, usual_s=20
+    )
 
 
 def _install(packages: Sequence[str], log: Log) -> None:
@@ -42,30 +47,47 @@ def _install(packages: Sequence[str], log: Log) -> None:
         message = f"installing {', '.join(packages)} needs root"
         advice = f"run `apt-get install {' '.join(packages)}` as root once, or run this as root"
         raise MachineError(message, advice)
-    before = _installed()
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    _fetch_lists()
-    log.run(["apt-get", "install", "-y", "--no-install-recommends", *packages], env=quiet)
-    made = state.read().get("apt_installed", [])
-    state.remember(apt_installed=sorted({*made, *(_installed() - before)}))
+    _finish_killed(log)
+    with suppress(StepError):  # a foreign source that fails must not stop us
+        log.run(["apt-get", "update"])
+    words = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    made = {*state.read().get("apt_installed", []), *_new_ones(words)}
+    state.remember(apt_installed=sorted(made), apt_unfinished=packages)
+    log.run(words, env=QUIET)
+    state.remember(apt_unfinished=[])
 
 
-def _fetch_lists() -> None:
-    """Bring apt's lists up to date; a foreign source that fails must not stop us."""
-    subprocess.run(["apt-get", "update"], capture_output=True, check=False)
+def _finish_killed(log: Log) -> None:
+    """Let dpkg finish what it was killed in; until then apt-get refuses everything."""
+    log.run(["dpkg", "--configure", "-a"], env=QUIET)
+
+
+def _new_ones(install: Sequence[str]) -> set[str]:
+    """Return what a call of apt-get would add to this machine."""
+    plan = subprocess.run([*install, "--simulate"], capture_output=True, text=True, check=False)
+    named = {line.split()[1] for line in plan.stdout.splitlines() if line.startswith("Inst ")}
+    return named - _installed()
 
 
 def _installed() -> set[str]:
-    words = ["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"]
+    """Return the packages that are there, whole or not."""
+    words = ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}\n"]
     listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    return {line.split()[1] for line in listed.splitlines() if line.startswith("ii")}
+    pairs = (line.split() for line in listed.splitlines())
+    return {name for status, name in pairs if status not in {"not-installed", "config-files"}}
+
+
+def installed_by_us() -> list[str]:
+    """Return the packages that this tool installed, whole or not, and that are still there."""
+    made = {*state.read().get("apt_installed", [])}
+    return sorted(made & _installed()) if made else []
 
 
 def purge(log: Log) -> None:
     """Remove the packages that this tool installed, and no others."""
-    if made := sorted(set(state.read().get("apt_installed", [])) & _installed()):
-        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        log.run(["apt-get", "purge", "-y", *made], env=quiet)
+    if made := installed_by_us():
+        _finish_killed(log)
+        log.run(["apt-get", "purge", "-y", *made], env=QUIET)
 
 
 def make_root(packages: Sequence[str], hooks: Sequence[str], target: Path, log: Log) -> None:
@@ -77,7 +99,6 @@ def make_root(packages: Sequence[str], hooks: Sequence[str], target: Path, log: 
         target: The tar file.
         log: Takes the output.
     """
-    beside = target.with_name(f".{target.stem}.{os.getpid()}.tar")
     options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
     clean = 'rm -f "$1/etc/resolv.conf" "$1/etc/hostname"'
     log.run(
@@ -89,19 +110,12 @@ def make_root(packages: Sequence[str], hooks: Sequence[str], target: Path, log: 
             *options,
             *(f"--customize-hook={hook}" for hook in (*hooks, clean)),
             SUITE,
-            beside,
+            target,
             "-",
         ],
         text=_sources(),
-        env={"TMPDIR": str(_scratch())},
+        env={"TMPDIR": str(place.scratch())},
     )
-    beside.rename(target)
-
-
-def _scratch() -> Path:
-    scratch = place.home() / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    return scratch
 
 
 def _sources() -> str:

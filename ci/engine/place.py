@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
+
+from engine import screen
+from engine.errors import MachineError
 
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv"
@@ -60,9 +64,45 @@ def digest(*parts: bytes | str | Path) -> str:
     return total.hexdigest()
 
 
+def beside(path: Path) -> Path:
+    """Return where something is made before it takes its place.
+
+    Always the same: whoever writes holds the lock, and what a crash leaves is overwritten.
+    """
+    return path.with_name(f".{path.name}.new")
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
+    beside(path).write_text(text)
+    beside(path).replace(path)
+
+
+def scratch() -> Path:
+    """Return the folder of what no call needs after its end."""
+    folder = home() / "scratch"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def sweep() -> None:
+    """Empty the scratch folder after a call that was killed, unless something is mounted there."""
+    if str(scratch()) not in Path("/proc/self/mounts").read_text():
+        shutil.rmtree(scratch(), ignore_errors=True)
+
+
+def free_disk() -> tuple[Path, int, int]:
+    """Return the folder that is or will hold our home, and its disk's free and whole size."""
+    folder = next(p for p in (home(), *home().parents) if p.exists())
+    usage = shutil.disk_usage(folder)
+    return folder, usage.free, usage.total
+
+
+def check_disk(needed_bytes: int) -> None:
+    """Raise when there is no room for what will be made."""
+    folder, free, _ = free_disk()
+    if free < needed_bytes:
+        message = f"building what is missing needs {screen.size(needed_bytes)} and {folder} has "
+        advice = "free some space there, or set XDG_CACHE_HOME to a folder on another disk"
+        raise MachineError(message + screen.size(free), advice)

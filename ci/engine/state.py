@@ -29,7 +29,19 @@ def read() -> dict[str, Any]:
 def remember(**facts: Any) -> None:  # noqa: ANN401 - any JSON value
     """Add facts."""
     with _writing:
-        place.write_whole(place.home() / "state.json", json.dumps(read() | facts, indent=2) + "\n")
+        _write(read() | facts)
+
+
+def _write(content: dict[str, Any]) -> None:
+    place.write_whole(place.home() / "state.json", json.dumps(content, indent=2) + "\n")
+
+
+def add(key: str, **facts: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Add facts to one of the remembered tables; steps do so side by side."""
+    with _writing:
+        content = read()
+        content[key] = content.get(key, {}) | facts
+        _write(content)
 
 
 def stamp(name: str) -> str:

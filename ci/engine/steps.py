@@ -6,22 +6,27 @@ import os
 import shlex
 import shutil
 import subprocess
+import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from engine import place, screen, state
 from engine.errors import MachineError, StepError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 STILL_RUNNING_S = 30.0
 TAIL_LINES = 12
+GRACE_S = 1.0
 
 _children: set[subprocess.Popen[bytes]] = set()
+_starting = threading.Lock()
+_stopping = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Step:
         run: Does it; may be killed at any point and started again.
         is_done: Whether it can be left out; cheap.
         needs: Steps that come first.
+        usual_s: How long it takes on 2 cores; until it is known from here.
+        disk_bytes: What it takes on disk.
     """
 
     name: str
@@ -41,6 +48,8 @@ class Step:
     run: Callable[[Log], None]
     is_done: Callable[[], bool]
     needs: tuple[str, ...] = ()
+    usual_s: float = 1.0
+    disk_bytes: int = 0
 
 
 class Log:
@@ -73,6 +82,7 @@ class Log:
 
         Raises:
             StepError: When it fails.
+            MachineError: When there is no such program, or everything is being stopped.
         """
         line = shlex.join(map(str, words))
         with self.path.open("ab") as log:
@@ -81,15 +91,19 @@ class Log:
             if not shutil.which(str(words[0])):
                 message = f"cannot run `{words[0]}`: there is no such program"
                 raise MachineError(message, "install it, or run `python3 -m ci doctor`")
-            child = subprocess.Popen(
-                [*_dying_with_us(), *(str(word) for word in words)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=os.environ | (env or {}),
-                cwd=cwd,
-            )
-            _children.add(child)
+            with _starting:
+                if _stopping.is_set():
+                    message = f"`{line}` was not started: another step failed or was interrupted"
+                    raise MachineError(message, "run it again: finished steps are kept")
+                child = subprocess.Popen(
+                    [*_dying_with_us(), *(str(word) for word in words)],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    env=os.environ | (env or {}),
+                    cwd=cwd,
+                )
+                _children.add(child)
             child.communicate(text.encode())
             _children.discard(child)
         if child.returncode:
@@ -116,23 +130,43 @@ def run_all(steps: Sequence[Step]) -> None:
     undone = [step for step in steps if not step.is_done()]
     if not undone:
         return
-    _announce(undone)
-    left = _with_dependants(undone, steps)
-    running: dict[Future[None], Step] = {}
-    with ThreadPoolExecutor(max_workers=len(left)) as threads:
+    for step in undone:
+        screen.say(f"  to do: {step.title}  ({expectation(step)})")
+    threads: list[threading.Thread] = []
+    _stopping.clear()
+    try:
+        _run_side_by_side(_with_dependants(undone, steps), threads)
+    except BaseException:
+        _stop(threads)
+        raise
+
+
+def _run_side_by_side(left: dict[str, Step], threads: list[threading.Thread]) -> None:
+    running: dict[str, Step] = {}
+    ended: SimpleQueue[tuple[str, BaseException | None]] = SimpleQueue()
+    while left or running:
+        for step in [s for s in left.values() if {*left, *running}.isdisjoint(s.needs)]:
+            running[step.name] = left.pop(step.name)
+            threads.append(threading.Thread(target=_run, args=(step, ended), daemon=True))
+            threads[-1].start()
         try:
-            while left or running:
-                for step in [s for s in left.values() if _is_ready(s, left, running)]:
-                    running[threads.submit(_run, step)] = left.pop(step.name)
-                done, _ = wait(running, timeout=STILL_RUNNING_S, return_when=FIRST_COMPLETED)
-                for future in done:
-                    del running[future]
-                    future.result()
-                if not done:
-                    _tell_running(running.values())
-        except BaseException:
-            stop_children()
-            raise
+            name, error = ended.get(timeout=STILL_RUNNING_S)
+        except Empty:
+            _tell_running(running.values())
+            continue
+        del running[name]
+        if error:
+            raise error
+
+
+def _stop(threads: Iterable[threading.Thread]) -> None:
+    """End all steps; one that hangs in a download ends with the process, being a daemon."""
+    with _starting:
+        _stopping.set()
+    stop_children()
+    end = time.monotonic() + GRACE_S
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
 def _with_dependants(undone: Sequence[Step], steps: Sequence[Step]) -> dict[str, Step]:
@@ -147,32 +181,51 @@ def _with_dependants(undone: Sequence[Step], steps: Sequence[Step]) -> dict[str,
     return {step.name: step for step in steps if step.name in names}
 
 
-def _is_ready(step: Step, left: Mapping[str, Step], running: Mapping[Future[None], Step]) -> bool:
-    unfinished = {*left, *(other.name for other in running.values())}
-    return unfinished.isdisjoint(step.needs)
-
-
 _began: dict[str, float] = {}
 
 
-def _announce(steps: Sequence[Step]) -> None:
-    known = state.read().get("durations_s", {})
+def expected_s(step: Step) -> float:
+    """Return how long a step took last time, or usually takes."""
+    known: float = state.read().get("durations_s", {}).get(step.name, step.usual_s)
+    return known
+
+
+def expectation(step: Step) -> str:
+    """Return the same for people."""
+    word = "last time" if step.name in state.read().get("durations_s", {}) else "about"
+    return f"{word} {screen.seconds(expected_s(step))}"
+
+
+def longest_s(steps: Sequence[Step]) -> float:
+    """Return how long they take side by side, each after its needs."""
+    named = {step.name: step for step in steps}
+
+    @cache
+    def end_s(name: str) -> float:
+        if name not in named:
+            return 0.0
+        return expected_s(named[name]) + max(map(end_s, named[name].needs), default=0.0)
+
+    return max(map(end_s, named), default=0.0)
+
+
+def _tell_running(steps: Iterable[Step]) -> None:
     for step in steps:
-        expected = known.get(step.name)
-        about = f"  (last time {screen.seconds(expected)})" if expected else ""
-        screen.say(f"  to do: {step.title}{about}")
-
-
-def _tell_running(steps: object) -> None:
-    known = state.read().get("durations_s", {})
-    for step in list(steps):  # type: ignore[call-overload]  # the steps of a dict view
         took = time.monotonic() - _began.get(step.name, time.monotonic())
-        expected = known.get(step.name)
-        about = f" of about {screen.seconds(expected)}" if expected else ""
-        screen.say(f"  {step.title}: still running, {screen.seconds(took)}{about}")
+        words = f"{screen.seconds(took)} ({expectation(step)})"
+        screen.say(f"  {step.title}: still running, {words}")
 
 
-def _run(step: Step) -> None:
+def _run(step: Step, ended: SimpleQueue[tuple[str, BaseException | None]]) -> None:
+    try:
+        _do(step)
+    except BaseException as error:  # noqa: BLE001 - raised again where everybody waits
+        ended.put((step.name, error))
+    else:
+        ended.put((step.name, None))
+
+
+def _do(step: Step) -> None:
     began = _began[step.name] = time.monotonic()
     if step.is_done():
         return
@@ -184,7 +237,7 @@ def _run(step: Step) -> None:
         message = f"{step.title}: {error.strerror or error}{where}"
         raise MachineError(message, f"mend that and run it again; log: {log.path}") from error
     took = time.monotonic() - began
-    state.remember(durations_s=state.read().get("durations_s", {}) | {step.name: round(took, 1)})
+    state.add("durations_s", **{step.name: round(took, 1)})
     screen.say(f"  {step.title} ".ljust(46, ".") + f" done  {screen.seconds(took)}")
 
 

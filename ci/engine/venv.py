@@ -10,6 +10,8 @@ from engine import place, wheels
 from engine.steps import Step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engine.steps import Log
 
 PYTHON = place.VENV / "bin" / "python"
@@ -17,7 +19,7 @@ PYTHON = place.VENV / "bin" / "python"
 
 def step() -> Step:
     """Return the step that brings the venv up to date with the lock file."""
-    return Step("venv", "Python environment", _sync, _is_current)
+    return Step("venv", "Python environment", _sync, _is_current, usual_s=10)
 
 
 def _wanted() -> str:
@@ -32,17 +34,32 @@ def _is_current() -> bool:
 def _sync(log: Log) -> None:
     uv = next(wheels.unpacked("uv").glob("uv-*.data/scripts/uv"))
     uv.chmod(0o755)
-    log.run(
-        [uv, "sync", "--frozen", "--no-install-project", "--python", sys.executable],
-        cwd=place.ROOT,
-        env={
-            "UV_PROJECT_ENVIRONMENT": str(place.VENV),
-            "UV_CACHE_DIR": str(place.home() / "uv"),
-            "UV_SYSTEM_CERTS": "1",
-            "UV_PYTHON_DOWNLOADS": "never",
-        },
-    )
+    env = {
+        "UV_PROJECT_ENVIRONMENT": str(place.VENV),
+        "UV_CACHE_DIR": str(place.home() / "uv"),
+        "UV_SYSTEM_CERTS": "1",
+        "UV_PYTHON_DOWNLOADS": "never",
+        "TMPDIR": str(place.scratch()),  # uv leaves lock files there
+    }
+    if index := wheels.own_index():
+        _install_from(index, uv, env, log)
+    else:
+        sync = ["sync", "--frozen", "--no-install-project", "--python", sys.executable]
+        log.run([uv, *sync], cwd=place.ROOT, env=env)
     place.write_whole(place.VENV / ".penstock", _wanted())
+
+
+def _install_from(index: str, uv: Path, env: dict[str, str], log: Log) -> None:
+    """Install what is locked, by its hashes, from the user's own index.
+
+    `uv sync --frozen` takes the addresses from the lock file, whatever index is named.
+    """
+    env |= {"UV_DEFAULT_INDEX": index, "VIRTUAL_ENV": str(place.VENV)}
+    locked = place.scratch() / "locked.txt"
+    export = ["export", "--quiet", "--frozen", "--no-emit-project", "--output-file", str(locked)]
+    log.run([uv, "venv", "--clear", "--python", sys.executable, place.VENV], env=env)
+    log.run([uv, *export], cwd=place.ROOT, env=env)
+    log.run([uv, "pip", "sync", "--require-hashes", locked], cwd=place.ROOT, env=env)
 
 
 def link_cli() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import html
+import http.client
 import os
 import platform
 import re
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
+NETWORK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ConnectionError,
+    TimeoutError,
+)
 
 
 def unpacked(name: str) -> Path:
@@ -38,7 +47,7 @@ def unpacked(name: str) -> Path:
         return folder
     wheel = _for_this_machine(name, entry["wheels"])
     file = _fetch(name, wheel)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    beside = place.beside(folder)
     shutil.rmtree(beside, ignore_errors=True)
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
@@ -57,26 +66,23 @@ def _for_this_machine(name: str, wheels: list[dict[str, str]]) -> dict[str, str]
         if pattern.search(wheel["url"]):
             return wheel
     message = f"the lock file has no wheel of {name} for Linux on {machine}"
-    raise MachineError(message, f"install {name} by hand and put it on PATH")
+    raise MachineError(message, "use a machine with an x86_64 or aarch64 processor")
 
 
 def _fetch(name: str, wheel: Mapping[str, str]) -> Path:
     url = _from_own_index(name, wheel["url"]) or wheel["url"]
     host = urllib.parse.urlsplit(url).hostname
-    target = place.home() / "wheels" / f"{name}.{os.getpid()}.whl"
+    target = place.home() / "wheels" / f"{name}.whl"
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     try:
-        with (
-            urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer,  # noqa: S310 - from the lock
-            target.open("wb") as file,
-        ):
+        with _open(url) as answer, target.open("wb") as file:
             while block := answer.read(1 << 20):
                 digest.update(block)
                 file.write(block)
-    except urllib.error.URLError as error:
+    except NETWORK_ERRORS as error:
         advice = "check the network, HTTPS_PROXY, ca-certificates, or set UV_DEFAULT_INDEX"
-        message = f"cannot fetch {name} from the package index at {host}: {error.reason}"
+        message = f"cannot fetch {name} from the package index at {host}: {_reason(error)}"
         raise MachineError(message, advice) from error
     if f"sha256:{digest.hexdigest()}" != wheel["hash"]:
         target.unlink()
@@ -85,21 +91,50 @@ def _fetch(name: str, wheel: Mapping[str, str]) -> Path:
     return target
 
 
+def _open(url: str) -> http.client.HTTPResponse:
+    """Open a URL; what stands before its `@` is sent as a header, to that host only."""
+    parts = urllib.parse.urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310 - https or the user's own
+    if login:
+        encoded = base64.b64encode(urllib.parse.unquote_to_bytes(login)).decode()
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
+    answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 - as above
+    return answer
+
+
+def _reason(error: Exception) -> object:
+    return getattr(error, "reason", error)
+
+
+def own_index() -> str:
+    """Return the package index that the user's environment names, or an empty string."""
+    named = next((os.environ[v] for v in INDEX_VARIABLES if os.environ.get(v)), _pip_index())
+    return re.sub(r"^[\w-]+=", "", named)  # uv's `name=url`
+
+
 def _from_own_index(name: str, url: str) -> str:
     """Return where the user's own index keeps the file, or an empty string without one."""
-    index = next((os.environ[v] for v in INDEX_VARIABLES if os.environ.get(v)), _pip_index())
+    index = own_index()
     if not index:
         return ""
     page = f"{index.rstrip('/')}/{name}/"
     file = url.rpartition("/")[2]
     try:
-        with urllib.request.urlopen(page, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the user's own
+        with _open(page) as answer:
             links = re.findall(r'href="([^"]+)"', answer.read().decode())
-    except urllib.error.URLError as error:
-        message = f"cannot read the package index {_without_password(page)}: {error.reason}"
+    except NETWORK_ERRORS as error:
+        message = f"cannot read the package index {without_login(page)}: {_reason(error)}"
         raise MachineError(message, "check the index that your environment names") from error
-    found = [link for link in links if file in link]
-    return urllib.parse.urljoin(page, found[0]) if found else ""
+    found = [html.unescape(link) for link in links if file in link]
+    return _with_login_of(page, urllib.parse.urljoin(page, found[0])) if found else ""
+
+
+def _with_login_of(page: str, link: str) -> str:
+    """Return a link with the page's login if both are on one host."""
+    there = urllib.parse.urlsplit(page)
+    ours = there.netloc.rpartition("@")[2] == urllib.parse.urlsplit(link).netloc
+    return urllib.parse.urlsplit(link)._replace(netloc=there.netloc).geturl() if ours else link
 
 
 def _pip_index() -> str:
@@ -111,5 +146,6 @@ def _pip_index() -> str:
     return config.get("global", "index-url", fallback="")
 
 
-def _without_password(url: str) -> str:
+def without_login(url: str) -> str:
+    """Return a URL that can be shown."""
     return re.sub(r"//[^/@]*@", "//", url)

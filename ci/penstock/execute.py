@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from penstock.errors import EngineError, ServiceError
+from penstock.errors import EngineError, ServiceError, plain_words
 from penstock.events import Event, StageFinished
-from penstock.export import export, read
+from penstock.export import export, forget, read
 from penstock.matrix import suffix
 from penstock.model import (
     Artifact,
     Command,
     Fault,
+    Function,
     Outcome,
     Report,
     Result,
@@ -106,7 +107,7 @@ class Executor:
         """Run one stage; every fault of the author, a service or the engine becomes an outcome."""
         import dagger
 
-        self.stages.setdefault(stage.name, stage)
+        self.stages[stage.name] = stage
         try:
             return await self._run(stage, needed, _Try(attempt, deadline_s))
         except EngineError as error:
@@ -114,11 +115,14 @@ class Executor:
             return _error(str(error), error.fault, output)
         except dagger.ExecError as error:
             return _failed_exec(error)
-        except (dagger.DaggerError, OSError) as error:
-            words = " ".join(str(error).split()) or type(error).__name__
-            return _error(words[:500], _fault(words))
-        except Exception as error:  # noqa: BLE001 - the author's own code may raise anything
-            return _raised(error, stage)
+        except dagger.DaggerError as error:
+            words = plain_words(str(error)) or type(error).__name__
+            return _error(words, _fault(words))
+        except OSError as error:
+            where = error.filename or self.run.reports
+            return _error(f"cannot write {where}: {error.strerror or error}; see to that", None)
+        except _RaisedError as error:
+            return _raised(error.cause, stage)
 
     def release(self, event: Event) -> None:
         """Listen for the end of stages, and stop each service after its last user."""
@@ -131,18 +135,26 @@ class Executor:
                         self.pool.release(key)
 
     async def _run(self, stage: Stage, needed: Mapping[str, Outcome], this: _Try) -> Outcome:
+        import dagger
+
         if stage.name in self._spawned:
             return await self._do(stage, self._spawned[stage.name], this)
         registry = Registry(run=self.run, name=self.pipeline.name, pool=self.pool, state=self.state)
         given = {"run": self.run, "commit": self.run.commit[:12], "registry": registry}
         given |= {**stage.cell, **self._results(stage, needed), **self._secrets_of(stage)}
         definition = self.pipeline.providers[stage.family]
-        arguments = {name: await self._take(name, given, stage) for name in definition.takes}
-        returned = definition.function(**arguments)
-        is_async = inspect.isawaitable(returned)
-        if is_async:
-            returned = await returned
-        self.state.images[stage.family] = images(arguments.values(), returned)
+        try:
+            with anyio.fail_after(this.deadline_s):
+                arguments = {
+                    name: await self._take(name, given, stage) for name in definition.takes
+                }
+                returned = await _call(definition.function, arguments)
+                self.state.images[stage.family] = images(arguments.values(), returned)
+                if isinstance(returned, dagger.Container):
+                    returned = await returned.sync()
+        except TimeoutError:
+            return Outcome(result=Result.TIMEOUT, reason=this.too_long(stage))
+        is_async = inspect.iscoroutinefunction(inspect.unwrap(definition.function))
         done = await self._do(stage, returned, this, is_async=is_async)
         return replace(
             done,
@@ -232,9 +244,7 @@ class Executor:
         key = (name, cell, *own)
         async with self._locks.setdefault(key, anyio.Lock()):
             if key not in self._made:
-                made = provider.function(**arguments)
-                if inspect.isawaitable(made):
-                    made = await made
+                made = await _call(provider.function, arguments)
                 if isinstance(made, Service):
                     bound = made.deadline_s if provider.deadline_s is None else provider.deadline_s
                     made = replace(made, name=name, cell=cell, deadline_s=bound)
@@ -242,29 +252,68 @@ class Executor:
             return self._made[key][0]
 
     async def _command(self, stage: Stage, command: Command, this: _Try) -> Outcome:
+        """Run a command unless the engine has it passed already.
+
+        What failed, by its exit code or by a gate on its reports, never comes from the cache: it is
+        executed again under another variable.
+        """
+        into = self.run.reports / file_name(stage.name) if stage.cell else self.run.reports
+        if owned := self._owned(stage, command.reports, into):
+            return Outcome(result=Result.FAILURE, reason=owned)
         container = bind(command.container, command.services)
         for name, value in command.env.items():
             container = container.with_env_variable(name, value)
+        await self.pool.prepare(command.services)
+        execute = partial(_with_command, container, command, this.deadline_s, self.run.id)
+        definition = await execute(again="").id()
+        before = self.state.passed.pop(stage.name, None)
+        known = before is not None and before.definition == definition and this.number == 1
+        again = before.again if before is not None and known else ""
+        if this.number > 1:
+            again = f"{self.run.id}.{this.number}"
+        judge = partial(self._judge, stage, command, this, into)
+        outcome = await judge(execute(again=again), start=not known)
+        if outcome.cached and not outcome.passed:
+            again = self.run.id
+            outcome = await judge(execute(again=again), start=True)
+        if outcome.passed:
+            self.state.passed[stage.name] = Passed(definition, again)
+        return outcome
+
+    async def _judge(
+        self,
+        stage: Stage,
+        command: Command,
+        this: _Try,
+        into: Path,
+        done: dagger.Container,
+        *,
+        start: bool,
+    ) -> Outcome:
+        """Evaluate a command, keep its reports, and say what became of it."""
+        forget(command.reports, into)
         began = time.monotonic()
-        done, cached, code = await self._execute(stage, command, container, this)
+        code, cached = await self._evaluate(done, command, start=start)
         took = time.monotonic() - began
+        if cached and code != 0:
+            return Outcome(result=Result.FAILURE, cached=True)
         output = await done.combined_output()
         artifacts = self._log(stage, output, this.number)
-        into = self.run.reports / file_name(stage.name) if stage.cell else self.run.reports
-        remarks = self._claim(stage, command.reports, into)
-        if command.reports and not remarks:
-            files = done.directory(".")
-            kept, remarks = await export(files, command.reports, into, self.run.reports)
+        remarks: list[str] = []
+        if command.reports:
+            kept, remarks = await export(
+                done.directory("."),
+                command.reports,
+                into,
+                folder=self.run.reports,
+                redactor=self.redactor,
+            )
             artifacts += kept
         reading = read(command.reports, into)
-        timed_out = not cached and code in TIMED_OUT_CODES and took >= this.deadline_s
         result = Result.SUCCESS if code == 0 and not reading.gates else Result.FAILURE
         reason = "; ".join(reading.gates) if code == 0 else f"exit code {code}"
-        if timed_out:
-            result = Result.TIMEOUT
-            reason = f"ran longer than its deadline of {stage.deadline_s:g} s"
-            if this.deadline_s < stage.deadline_s:
-                reason = "ran when the run's deadline passed"
+        if not cached and code in TIMED_OUT_CODES and took >= this.deadline_s:
+            result, reason = Result.TIMEOUT, this.too_long(stage)
         passed = result is Result.SUCCESS
         summary = ", ".join((*reading.summary, *(() if code == 0 else reading.gates)))
         return Outcome(
@@ -278,34 +327,6 @@ class Executor:
             artifacts=tuple(artifacts),
             value=done,
         )
-
-    async def _execute(
-        self, stage: Stage, command: Command, container: dagger.Container, this: _Try
-    ) -> tuple[dagger.Container, bool, int]:
-        """Run the command unless the engine has it passed already.
-
-        Returns:
-            The container after it, whether it came from the cache, and its exit code. A failed
-            command never comes from the cache: it is executed again under another variable.
-        """
-        await self.pool.prepare(command.services)
-        execute = partial(_with_command, container, command, this.deadline_s, self.run.id)
-        definition = await execute(again="").id()
-        before = self.state.passed.pop(stage.name, None)
-        known = before is not None and before.definition == definition and this.number == 1
-        again = before.again if before is not None and known else ""
-        if this.number > 1:
-            again = f"{self.run.id}.{this.number}"
-        done = execute(again=again)
-        code, cached = await self._evaluate(done, command, start=not known)
-        if cached and code != 0:
-            again = self.run.id
-            done = execute(again=again)
-            code, _ = await self._evaluate(done, command, start=True)
-            cached = False
-        if code == 0:
-            self.state.passed[stage.name] = Passed(definition, again)
-        return done, cached, code
 
     async def _evaluate(
         self, done: dagger.Container, command: Command, *, start: bool
@@ -342,15 +363,36 @@ class Executor:
         kept = [path, *(log for log in earlier if log.exists())]
         return [Artifact(f"logs/{log.name}", log.stat().st_size) for log in kept]
 
-    def _claim(self, stage: Stage, reports: Sequence[Report], into: Path) -> list[str]:
-        """Return why the reports cannot be kept: another stage keeps others under their names."""
-        names = [str(into / path) for report in reports for path in report.paths]
-        owners = {name: self._kept.setdefault(name, stage.name) for name in names}
-        return [
-            f"{Path(name).name} is not kept: stage '{owner}' keeps a report under that name"
-            for name, owner in owners.items()
-            if owner != stage.name
-        ]
+    def _owned(self, stage: Stage, reports: Sequence[Report], into: Path) -> str:
+        """Return why the reports cannot be kept: another stage keeps its own under their names."""
+        for report in reports:
+            for path in report.paths:
+                owner = self._kept.setdefault(str(into / path), stage.name)
+                if owner != stage.name:
+                    return f"stage '{owner}' keeps a report as '{path}' too; give one another path"
+        return ""
+
+
+class _RaisedError(Exception):
+    """Raised when the author's own code raised."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+        super().__init__(str(cause))
+
+
+async def _call(function: Function, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any value
+    """Call the author's function; what the engine refuses is not the author's fault."""
+    import dagger
+
+    try:
+        returned = function(**arguments)
+        # Not whatever is awaitable: awaiting a container evaluates it.
+        return await returned if inspect.iscoroutine(returned) else returned
+    except (dagger.DaggerError, EngineError):
+        raise
+    except Exception as error:
+        raise _RaisedError(error) from error
 
 
 @dataclass(frozen=True)
@@ -359,6 +401,12 @@ class _Try:
 
     number: int
     deadline_s: float
+
+    def too_long(self, stage: Stage) -> str:
+        """Say which deadline it was."""
+        if self.deadline_s < stage.deadline_s:
+            return "was not done when the run's deadline passed"
+        return f"ran longer than its deadline of {stage.deadline_s:g} s"
 
 
 def _with_command(
@@ -441,9 +489,9 @@ def _failed_exec(error: dagger.ExecError) -> Outcome:
     )
 
 
-def _raised(error: BaseException, stage: Stage) -> Outcome:
+def _raised(error: Exception, stage: Stage) -> Outcome:
     """The author's own Python raised."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     own = str(Path(__file__).parent)
     frames = traceback.extract_tb(error.__traceback__)

@@ -8,6 +8,7 @@ import tempfile
 import xml.etree.ElementTree as ET
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import dagger
+
+    from penstock.redact import Redactor
+
+
+PIECE = 1 << 20  # characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +41,12 @@ class Reading:
 
 
 async def export(
-    files: dagger.Directory, reports: Sequence[Report], into: Path, folder: Path
+    files: dagger.Directory,
+    reports: Sequence[Report],
+    into: Path,
+    *,
+    folder: Path,
+    redactor: Redactor,
 ) -> tuple[list[Artifact], list[str]]:
     """Copy the declared reports of a stage into the reports folder.
 
@@ -44,6 +55,7 @@ async def export(
         reports: What the stage declared.
         into: Where the stage's reports go.
         folder: The reports folder, above it or the same; what is kept is named relative to it.
+        redactor: Masks the secrets in what is kept.
 
     Returns:
         What is there now, and what people should know: declared paths that are missing, and
@@ -57,6 +69,7 @@ async def export(
         await files.filter(include=include).export(str(beside))
         remarks = [f"left out {name}: no regular file" for name in _drop_irregular(beside)]
         remarks += [f"{path} is missing" for path in paths if not (beside / path).exists()]
+        _mask_all(beside, redactor)
         for path in paths:
             if (beside / path).exists():
                 _move(beside / path, into / path)
@@ -137,6 +150,24 @@ def _failure_line(case: ET.Element, bad: ET.Element) -> str:
     return f"{place}: {case.get('name', '')}: {message[0] if message else 'failed'}"
 
 
+def _mask_all(folder: Path, redactor: Redactor) -> None:
+    if redactor.knows_any:
+        for file in [path for path in folder.rglob("*") if path.is_file()]:
+            _mask(file, redactor)
+
+
+def _mask(file: Path, redactor: Redactor) -> None:
+    """Mask the secrets in a file, in pieces, whatever its size; other bytes stay as they are."""
+    masker = redactor.stream()
+    beside = file.with_name(f"{file.name}.masked")
+    lossless = partial(Path.open, encoding="utf-8", errors="surrogateescape", newline="")
+    with lossless(file) as source, lossless(beside, "w") as target:
+        while piece := source.read(PIECE):
+            target.write(masker.feed(piece))
+        target.write(masker.flush())
+    beside.replace(file)
+
+
 def _drop_irregular(folder: Path) -> Iterator[str]:
     """Delete links, pipes and sockets; a reader of the reports must never follow or hang on one."""
     for path in sorted(folder.rglob("*")):
@@ -149,6 +180,13 @@ def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     remove(target)
     source.rename(target)
+
+
+def forget(reports: Iterable[Report], into: Path) -> None:
+    """Delete what an earlier run kept of these reports: it must never pass for this run's."""
+    for report in reports:
+        for path in report.paths:
+            remove(into / path)
 
 
 def remove(path: Path) -> None:

@@ -6,6 +6,7 @@ stands behind all that it needs, and a cycle is spelled in the author's directio
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,14 +38,17 @@ class Graph:
 
     def order(self) -> list[str]:
         """Return every name behind its needs, in definition order where there is a choice."""
-        position = {name: index for index, name in enumerate(self.needs)}
-        sorter = TopologicalSorter(self.needs)
-        sorter.prepare()
+        position = {name: place for place, name in enumerate(self.needs)}
+        names = list(self.needs)
+        blockers = [len(needs) for needs in self.needs.values()]
+        ready = [place for place, count in enumerate(blockers) if not count]
         ordered: list[str] = []
-        while sorter.is_active():
-            ready = sorted(sorter.get_ready(), key=position.__getitem__)
-            ordered += ready
-            sorter.done(*ready)
+        while ready:
+            ordered.append(names[heapq.heappop(ready)])
+            for user in map(position.__getitem__, self.users[ordered[-1]]):
+                blockers[user] -= 1
+                if not blockers[user]:
+                    heapq.heappush(ready, user)
         return ordered
 
     @cached_property

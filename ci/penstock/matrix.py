@@ -82,7 +82,7 @@ def _agrees(candidate: Cell, wanted: Cell) -> bool:
 
 
 def _axis_findings(axis: str, given: object) -> Iterator[str]:
-    if not axis.isidentifier():
+    if not str(axis).isidentifier():
         yield f"has the matrix axis '{axis}', which is no name; write letters, digits and _"
     if isinstance(given, (str, bytes)):
         yield f"has one text on the matrix axis '{axis}'; write a list of values"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.place import calling_file, place_of, project_root
@@ -199,6 +200,10 @@ class Source:
         exclude: Patterns left out again.
         root: The project's folder; by default the nearest folder above the file in which the
             source is written that holds `pyproject.toml` or `.git`.
+
+    Example:
+        >>> Source(include=["app", "pyproject.toml", "uv.lock"]).include
+        ['app', 'pyproject.toml', 'uv.lock']
     """
 
     include: Sequence[str]
@@ -221,9 +226,26 @@ class Report:
 
     Args:
         path: Relative to the container's working directory, and again to the reports folder.
+
+    Example:
+        >>> Report("dist/report.html").paths
+        ('dist/report.html',)
+        >>> Report("../elsewhere")
+        Traceback (most recent call last):
+        ValueError: the report path '../elsewhere' leaves the working directory; write a path below it
     """
 
     path: str
+
+    def __post_init__(self) -> None:
+        """Refuse a path that would reach something else on the host."""
+        for path in self.paths:
+            parts = PurePosixPath(path).parts
+            if not parts or ".." in parts or parts[0] == "/":
+                message = (
+                    f"the report path '{path}' leaves the working directory; write a path below it"
+                )
+                raise ValueError(message)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -233,7 +255,12 @@ class Report:
 
 @dataclass(frozen=True)
 class JUnit(Report):
-    """Test results in JUnit's XML form, shown in the summary: counts and failing tests."""
+    """Test results in JUnit's XML form, shown in the summary: counts and failing tests.
+
+    Example:
+        >>> JUnit("junit.xml")
+        JUnit(path='junit.xml')
+    """
 
 
 @dataclass(frozen=True)
@@ -245,6 +272,10 @@ class Coverage(Report):
         html: Folder of the browsable report, if there is one.
         at_least: Threshold in percent of lines (and branches, when they were measured); no gate
             when absent.
+
+    Example:
+        >>> Coverage("coverage.xml", html="htmlcov", at_least=80).paths
+        ('coverage.xml', 'htmlcov')
     """
 
     _: KW_ONLY
@@ -268,6 +299,12 @@ class Command:
         reports: Kept whatever the exit code.
         env: Variables for this command only.
         shell: Give the line to `sh -e` instead.
+
+    Example:
+        >>> Command(container, "pytest -k 'not slow'").argv
+        ['pytest', '-k', 'not slow']
+        >>> Command(container, "ruff check . && mypy", shell=True).argv
+        ['sh', '-ec', 'ruff check . && mypy']
     """
 
     container: dagger.Container
@@ -277,6 +314,33 @@ class Command:
     reports: Sequence[Report] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     shell: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse at once, in the author's own line, what could only fail later.
+
+        Raises:
+            TypeError: When something else was given than a container, services or reports.
+            ValueError: When there is nothing to run, or a quote is not closed.
+        """
+        services: Sequence[object] = self.services  # an author's types may not have been checked
+        reports: Sequence[object] = self.reports
+        for value in (self.container, *services):
+            if inspect.isroutine(value):
+                message = f"was given the function '{value.__name__}'; take it as a parameter"
+                raise TypeError(message)
+        wrong = [value for value in services if not isinstance(value, Service)]
+        wrong += [value for value in reports if not isinstance(value, Report)]
+        if wrong:
+            message = f"{wrong[0]!r} is no service and no report"
+            raise TypeError(message)
+        try:
+            is_empty = not self.argv or not self.argv[-1].strip()
+        except ValueError as error:
+            message = f"cannot split the line {self.line!r}: {error}"
+            raise ValueError(message) from error
+        if is_empty:
+            message = "the command is empty; give it a line to run"
+            raise ValueError(message)
 
     @property
     def argv(self) -> list[str]:
@@ -295,6 +359,10 @@ class Health:
         interval_s: The author's interval; with `retries` it bounds the wait, `interval_s * retries`.
         timeout_s: Bound of a single try.
         retries: Tries before the service counts as never healthy.
+
+    Example:
+        >>> Health(command=["pg_isready"], interval_s=2, retries=5).patience_s
+        10
     """
 
     command: Sequence[str] = ()
@@ -323,6 +391,15 @@ class Service:
         name: Its host name; the pipeline sets it to the function's name.
         cell: The matrix cell whose own it is; the pipeline sets it.
         deadline_s: Bound of its start, in seconds; by default what its health check allows.
+
+    Example:
+        >>> service = Service(
+        ...     container=container,
+        ...     port=8080,
+        ...     variables={"API_URL": "http://{host}:8080"},
+        ... )
+        >>> service.patience_s
+        50.0
     """
 
     container: dagger.Container

@@ -364,7 +364,7 @@ class _Check:
             hint = did_you_mean(name, [*self._providers, *BUILT_IN, *own, *axes])
             advice = hint or "; define it with `container` or `service`"
             yield f"takes '{name}', which nothing provides{advice}"
-        for name in sorted(own & {*self._providers, *BUILT_IN}):
+        for name in sorted(n for n in own if n in self._providers or n in BUILT_IN):
             kind = self._providers[name].kind if name in self._providers else "built-in"
             yield f"has a matrix axis or a secret '{name}', which hides the {kind} '{name}'; rename it"
         for name in sorted(own - set(provider.takes)):

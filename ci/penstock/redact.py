@@ -10,7 +10,6 @@ import urllib.parse
 from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape, quoteattr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,6 +59,11 @@ class Redactor:
             self._needles |= {_Flat(form).text for form in forms}
             self._index = None
         return bool(parts)
+
+    @property
+    def knows_any(self) -> bool:
+        """Whether there is a secret to mask."""
+        return bool(self._secrets)
 
     def mask(self, text: str) -> str:
         """Return the text without any known secret."""
@@ -206,6 +210,8 @@ def _values(pairs: list[tuple[str, object]]) -> list[object]:
 
 def _forms(value: str) -> Iterator[str]:
     """Yield the forms in which a value may be printed."""
+    from xml.sax.saxutils import escape, quoteattr  # imports urllib.request, http, ssl, email
+
     raw, lines = _bytes(value), re.split(r"\r*\n", value)
     yield from (value, value[::-1], " ".join(lines), "\\n".join(lines))
     yield from (raw.hex(), raw.hex().upper())

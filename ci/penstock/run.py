@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
-from penstock.cli import program
+from penstock.cli import PROGRAM_VARIABLE, program
 from penstock.errors import PenstockError
 from penstock.events import EventStream, RunFinished, RunStarted, Warned
 from penstock.execute import Executor
@@ -24,8 +24,9 @@ from penstock.services import ServicePool
 from penstock.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
+    from penstock.pipeline import Pipeline
     from penstock.plan import Plan
     from penstock.redact import Redactor
 
@@ -42,6 +43,17 @@ async def run(plan: Plan, secrets: Mapping[tuple[str, str], str], redactor: Reda
         secrets: Values by stage and parameter name.
         redactor: Learns the secrets; every output goes through it.
     """
+    # Signals are heard from here on, also while Dagger is imported in a thread beside the loop.
+    with anyio.open_signal_receiver(*SIGNAL_CODES) as signals:
+        return await _run(plan, secrets, redactor, signals)
+
+
+async def _run(
+    plan: Plan,
+    secrets: Mapping[tuple[str, str], str],
+    redactor: Redactor,
+    signals: AsyncIterator[signal.Signals],
+) -> int:
     surroundings, state = plan.run, plan.state
     stream = EventStream(redactor, [ConsoleReport(), Record(surroundings.reports)])
     _mask(secrets, redactor, stream)
@@ -63,10 +75,15 @@ async def run(plan: Plan, secrets: Mapping[tuple[str, str], str], redactor: Reda
         )
         stream.listen(executor.release)
         connecting = anyio.CancelScope()
-        tasks.start_soon(_heed_signals, runner, connecting)
+        tasks.start_soon(_heed, signals, runner, connecting)
         on_lost = partial(runner.stop, Result.ERROR, exit_code=ENGINE_CODE, teardown_s=0.0)
         try:
-            async with open_session(emit=stream.emit, on_lost=on_lost, connecting=connecting):
+            async with open_session(
+                emit=stream.emit,
+                on_lost=on_lost,
+                connecting=connecting,
+                advice=_advice(plan.pipeline),
+            ):
                 await runner.run()
                 await pool.stop_all()
         except PenstockError as error:
@@ -105,6 +122,13 @@ def _started(plan: Plan) -> RunStarted:
     )
 
 
+def _advice(pipeline: Pipeline) -> str:
+    """Return what to do without an engine: `python3 -m ci` mends it, where there is such a thing."""
+    if PROGRAM_VARIABLE in os.environ or (pipeline.root / "ci" / "__main__.py").exists():
+        return "`python3 -m ci doctor` says what is wrong, `python3 -m ci setup` mends it"
+    return "does Docker run here, or is there another engine for `--engine URL`?"
+
+
 def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor, stream: EventStream) -> None:
     for (stage, name), value in secrets.items():
         if not redactor.add(value):
@@ -118,22 +142,23 @@ def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor, stream: Ev
         redactor.add(token)
 
 
-async def _heed_signals(runner: Runner, connecting: anyio.CancelScope) -> None:
+async def _heed(
+    signals: AsyncIterator[signal.Signals], runner: Runner, connecting: anyio.CancelScope
+) -> None:
     """The first signal cancels and cleans up; the second ends the process at once."""
     interrupted = False
-    with anyio.open_signal_receiver(*SIGNAL_CODES) as signals:
-        async for received in signals:
-            code = SIGNAL_CODES[received]
-            if interrupted:
-                _leave(code)
-            interrupted = True
-            runner.stop(
-                Result.CANCELLATION,
-                f"interrupted by {received.name}",
-                exit_code=code,
-                teardown_s=INTERRUPTED_TEARDOWN_S,
-            )
-            connecting.cancel()
+    async for received in signals:
+        code = SIGNAL_CODES[received]
+        if interrupted:
+            _leave(code)
+        interrupted = True
+        runner.stop(
+            Result.CANCELLATION,
+            f"interrupted by {received.name}",
+            exit_code=code,
+            teardown_s=INTERRUPTED_TEARDOWN_S,
+        )
+        connecting.cancel()
 
 
 def _leave(code: int) -> NoReturn:

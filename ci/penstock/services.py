@@ -36,6 +36,11 @@ class _Server:
     stopped: anyio.Event = field(default_factory=anyio.Event)
     error: Exception | None = None
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it serves nobody any more."""
+        return self.scope.cancel_called or self.error is not None
+
 
 class ServicePool:
     """The services of a run, each started at most once.
@@ -50,6 +55,7 @@ class ServicePool:
         self._emit = emit
         self._servers: dict[str, _Server] = {}
         self._prepared: dict[str, anyio.Lock | None] = {}
+        self.rehearsing = anyio.Lock()  # the rehearsals of a run share one registry
 
     async def prepare(self, services: Iterable[Service]) -> None:
         """Make what the services need before they can start: their images, a schema.
@@ -73,19 +79,15 @@ class ServicePool:
             ServiceError: When one cannot be started, died or never became healthy.
             dagger.ExecError: When preparing one (its schema, say) failed.
         """
-        for service in services:
-            failed = self._servers.get(service.key)
-            if failed and failed.error:  # another attempt gets another server
-                await failed.stopped.wait()
-                self._servers.pop(service.key, None)
-        servers = [self._begin(service) for service in services]
+        servers = [await self._begin(service) for service in services]
         for server in servers:
             await server.settled.wait()
             if server.error:
                 raise server.error
 
-    def _begin(self, service: Service) -> _Server:
-        server = self._servers.get(service.key)
+    async def _begin(self, service: Service) -> _Server:
+        while (server := self._servers.get(service.key)) and server.is_ending:
+            await server.stopped.wait()  # whoever comes now gets another one
         if server is None:
             server = self._servers[service.key] = _Server()
             self._tasks.start_soon(self._serve, service, server)
@@ -98,9 +100,10 @@ class ServicePool:
 
     async def stop_all(self) -> None:
         """Stop every service and return when nothing of them is left."""
-        for key in self._servers:
-            self.release(key)
-        for server in self._servers.values():
+        ending = list(self._servers.values())
+        for server in ending:
+            server.scope.cancel()
+        for server in ending:
             await server.stopped.wait()
 
     async def sweep(self, service: Service) -> None:
@@ -126,6 +129,7 @@ class ServicePool:
                 server.error = ServiceError(service.key, "was stopped before it was ready")
             server.settled.set()
             await _stop(running)
+            self._servers.pop(service.key, None)
             server.stopped.set()
             self._emit(ServiceStopped(service=service.key))
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 import json
 import os
+import socket
 import tempfile
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
-from penstock.errors import EngineError
+from penstock.errors import EngineError, plain_words
 from penstock.events import EngineConnected, Event
 
 if TYPE_CHECKING:
@@ -23,10 +28,10 @@ if TYPE_CHECKING:
 ENGINE_VARIABLE = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
 # An engine that somebody names is there or not; one that the CLI has to find may be downloaded.
 NAMED_S, FOUND_S = 15.0, 600.0
+KNOCK_S = 2.0
 CLOSE_S = 10.0
 BEAT_S = 1.0
 PATIENCE_S = 3.0
-ADVICE = "`python3 -m ci doctor` says what is wrong with the engine, `python3 -m ci setup` mends it"
 
 
 @asynccontextmanager
@@ -35,6 +40,7 @@ async def open_session(
     emit: Callable[[Event], None],
     on_lost: Callable[[str], None],
     connecting: anyio.CancelScope,
+    advice: str,
 ) -> AsyncIterator[None]:
     """Connect to the engine that the surroundings name, and watch that it goes on answering.
 
@@ -42,6 +48,7 @@ async def open_session(
         emit: Takes `EngineConnected`.
         on_lost: Called once, with the reason, when the engine stops answering.
         connecting: Cancel it to give up while the engine has not answered yet.
+        advice: What to do where there is no engine, in words.
 
     Raises:
         EngineError: When no engine can be reached.
@@ -49,21 +56,19 @@ async def open_session(
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("DAGGER_NO_NAG", "1")
     began = time.monotonic()
-    import dagger
-
-    named = os.environ.get(ENGINE_VARIABLE)
+    named = os.environ.get(ENGINE_VARIABLE, "")
+    is_there = named and "image" not in urlsplit(named).scheme
+    bound_s = NAMED_S if is_there else FOUND_S
     async with AsyncExitStack() as stack:
         try:
-            with connecting, anyio.fail_after(NAMED_S if named else FOUND_S):
+            with connecting, anyio.fail_after(bound_s):
+                await anyio.to_thread.run_sync(_knock, named)
                 await stack.enter_async_context(_cli_session())
-                # A request sent twice is a command executed twice: the SDK would, five times.
-                config = dagger.Config(retry=dagger.Retry(execute=False))
-                await stack.enter_async_context(_shielded_exit(dagger.connection(config)))
-                version = await dagger.dag.version()
-        except (dagger.DaggerError, OSError) as error:
+                version = await _connect(stack)
+        except (OSError, ValueError) as error:
             which = f" {named}" if named else ""
-            words = _first_lines(error) if str(error) else "no answer"
-            message = f"cannot reach the Dagger engine{which}: {words}; {ADVICE}"
+            words = plain_words(str(error)) or f"no answer within {bound_s:g} s"
+            message = f"cannot reach the Dagger engine{which}: {words}; {advice}"
             raise EngineError(message) from error
         if connecting.cancelled_caught:
             message = "interrupted before the engine answered"
@@ -73,6 +78,37 @@ async def open_session(
             tasks.start_soon(_watch, on_lost)
             yield
             tasks.cancel_scope.cancel()
+
+
+def _knock(engine: str) -> None:
+    """Ask the system, which knows at once, whether anybody listens; the CLI would try for long."""
+    parts = urlsplit(engine)
+    try:
+        if parts.scheme == "tcp" and parts.port:
+            socket.create_connection((parts.hostname, parts.port), KNOCK_S).close()
+        elif parts.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as door:
+                door.connect(parts.path)
+    except OSError as error:
+        raise ConnectionError((error.strerror or str(error)).lower()) from error
+
+
+async def _load_sdk() -> None:
+    """Import Dagger, which takes over a second, where signals are heard and the CLI can start."""
+    await anyio.to_thread.run_sync(importlib.import_module, "dagger")
+
+
+async def _connect(stack: AsyncExitStack) -> str:
+    """Return the version of the engine behind the session that is there."""
+    import dagger
+
+    # A request sent twice is a command executed twice: the SDK would, five times.
+    config = dagger.Config(retry=dagger.Retry(execute=False))
+    try:
+        await stack.enter_async_context(_shielded_exit(dagger.connection(config)))
+        return await dagger.dag.version()
+    except dagger.DaggerError as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
 
 
 @asynccontextmanager
@@ -95,6 +131,7 @@ async def _cli_session() -> AsyncIterator[None]:
     """
     cli = _cli()
     if cli is None or "DAGGER_SESSION_PORT" in os.environ:
+        await _load_sdk()
         yield
         return
     words = [str(cli), "session", "--label", "dagger.io/sdk.name:python"]
@@ -104,8 +141,10 @@ async def _cli_session() -> AsyncIterator[None]:
         assert process.stdout is not None  # noqa: S101 - what mypy cannot know
         variables: dict[str, str] = {}
         try:
+            await _load_sdk()
             line = await _first_line(process.stdout)
             if not line:
+                await process.wait()
                 said.seek(0)
                 raise ConnectionError(said.read() or f"{cli} ended without a word")
             parameters = json.loads(line)
@@ -129,12 +168,11 @@ async def _cli_session() -> AsyncIterator[None]:
 
 def _cli() -> Path | None:
     """Return the CLI that the SDK would take, if it is there."""
-    from dagger._engine._version import CLI_VERSION
-
     if named := os.environ.get("_EXPERIMENTAL_DAGGER_CLI_BIN"):
         return Path(named)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cli = cache / "dagger" / f"dagger-{CLI_VERSION}"
+    # The SDK wants the CLI of its own version; asking the SDK itself would mean importing it.
+    cli = cache / "dagger" / f"dagger-{importlib.metadata.version('dagger-io')}"
     return cli if cli.exists() else None
 
 
@@ -161,8 +199,3 @@ async def _watch(on_lost: Callable[[str], None]) -> None:
             kind = "no answer" if isinstance(error, TimeoutError) else type(error).__name__
             on_lost(f"the engine stopped answering ({kind})")
             return
-
-
-def _first_lines(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text[:400] or type(error).__name__

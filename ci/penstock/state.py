@@ -5,15 +5,24 @@ Nothing in here is needed: a lost or broken file costs time, never a verdict.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from penstock.errors import FolderError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 SCHEMA = 2
+FOLDER = ".penstock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class State:
     @classmethod
     def load(cls, root: Path) -> State:
         """Read the project's memory; whatever cannot be read counts as forgotten."""
-        folder = root / ".penstock"
+        folder = root / FOLDER
         try:
             stored = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             if stored["schema"] != SCHEMA:
@@ -64,7 +73,7 @@ class State:
             return cls(folder)
 
     def save(self) -> None:
-        """Write the memory, whole or not at all."""
+        """Write the memory, whole or not at all; where that is impossible, only say so."""
         content = {
             "schema": SCHEMA,
             "passed": {name: asdict(entry) for name, entry in self.passed.items()},
@@ -73,9 +82,53 @@ class State:
             "images": self.images,
             "failed": self.failed,
         }
-        self.folder.mkdir(exist_ok=True)
-        write_whole(self.folder / ".gitignore", "*\n")
-        write_whole(self.folder / "state.json", to_json(content))
+        try:
+            _make(self.folder)
+            write_whole(self.folder / "state.json", to_json(content))
+        except OSError as error:
+            message = "WARNING: cannot write %s (%s); the next run will know nothing of this one"
+            logger.warning(message, error.filename or self.folder, error.strerror)
+
+
+@contextmanager
+def alone(root: Path, say: Callable[[str], None]) -> Iterator[bool]:
+    """Hold a project's lock, as runs side by side would delete each other's reports.
+
+    Args:
+        root: The project's folder.
+        say: Takes the words about who is waited for.
+
+    Yields:
+        Whether another run had to be waited for.
+
+    Raises:
+        FolderError: When there is no place for the lock.
+    """
+    folder = root / FOLDER
+    with ExitStack() as stack:
+        try:
+            _make(folder)
+            lock = stack.enter_context((folder / "lock").open("a+", encoding="utf-8"))
+            waited = False
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                say(f"another run (process {lock.read() or '?'}) works in {root}: waiting for its end")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                waited = True
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+        except OSError as error:
+            raise FolderError(folder, error) from error
+        yield waited
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    if not (folder / ".gitignore").exists():
+        write_whole(folder / ".gitignore", "*\n")
 
 
 def to_json(content: Any) -> str:  # noqa: ANN401 - any value
@@ -86,5 +139,9 @@ def to_json(content: Any) -> str:  # noqa: ANN401 - any value
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old or the new one and nothing between."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    try:
+        # Names of files may hold bytes that are no text; escaped they are, in JSON, themselves.
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -77,9 +77,9 @@ class Project:
         began = time.monotonic()
         return self._wait(self.start(*argv, **env), began)
 
-    def interrupt(self, number: signal.Signals, when: Callable[[str], bool]) -> Run:
+    def interrupt(self, number: signal.Signals, when: Callable[[str], bool], **env: str) -> Run:
         """Run, send a signal once the events so far satisfy a condition, and wait."""
-        child = self.start()
+        child = self.start(**env)
         events = self.folder / "reports/events.jsonl"
         end = time.monotonic() + 60
         while time.monotonic() < end and not (events.exists() and when(events.read_text())):
@@ -109,3 +109,12 @@ def engine_processes() -> str:
     (engine,) = [name for name in names if name.startswith("dagger-engine-")]
     words = ["docker", "exec", engine, "ps", "-eo", "args"]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def settled(needle: str) -> bool:
+    """Return whether nothing of that name is left in the engine, within ten seconds."""
+    for _ in range(100):
+        if needle not in engine_processes():
+            return True
+        time.sleep(0.1)
+    return False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.conftest import engine_processes
+from tests.engine.conftest import settled
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Project
@@ -28,15 +28,6 @@ def postgres():
     made = postgres_service("15-alpine", database="rules")
     return dataclasses.replace(made, args=[*made.args, "-c", "cluster_name={salt}"])
 """
-
-
-def settled(needle: str) -> bool:
-    """Return whether nothing of that name is left in the engine, within ten seconds."""
-    for _ in range(100):
-        if needle not in engine_processes():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_green_command_is_cached_and_red_one_executed_again(project: Project) -> None:

@@ -38,6 +38,7 @@ def test_order_follows_the_definition_where_needs_leave_a_choice() -> None:
     """Stages that could run side by side keep the author's order."""
     assert DIAMOND.order() == ["a", "b", "c", "d"]
     assert Graph({"b": (), "a": ()}).order() == ["b", "a"]
+    assert Graph({"a": (), "b": ("a",), "c": ()}).order() == ["a", "b", "c"]
 
 
 def test_cycle_is_spelled_in_the_direction_of_needs() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -24,7 +24,7 @@ from penstock.events import (
 )
 from penstock.model import Artifact, Attempt, Outcome, Result, Skip, Stage
 from penstock.replay import read, replay
-from penstock.runner import verdict
+from penstock.runner import Runner, verdict
 from tests.penstock.test_runner import ENDLESS, Case, Play, cases, parse
 
 if TYPE_CHECKING:
@@ -84,11 +84,12 @@ def test_replay_decides_as_the_run_did(
         play.runner.stop(how[0], "stopped", exit_code=how[1], teardown_s=0.0 if at == 1 else 5.0)
 
     class Interrupted(Play):
-        async def run(self, **options: object) -> dict[str, Outcome]:
+        async def run(self, **options: Any) -> dict[str, Outcome]:  # noqa: ANN401 - of the runner
             async with anyio.create_task_group() as tasks:
                 if at is not None:
                     tasks.start_soon(interrupting, self)
-                return await super().run(**options)
+                await super().run(**options)
+            return self.runner.outcomes
 
     play = Interrupted(*case)
     events = record(play, jobs=jobs, keep_going=keep_going)
@@ -138,7 +139,7 @@ def test_record_that_a_crash_cut_short_is_played_as_far_as_it_goes(tmp_path: Pat
 def test_broken_line_in_the_middle_is_named(tmp_path: Path, line: str) -> None:
     """A damaged record is no silent half of one."""
     good = json.dumps(to_dict(Warned(message="m")))
-    (tmp_path / "events.jsonl").write_text("\n".join([good, line, good]))
+    (tmp_path / "events.jsonl").write_text(f"{good}\n{line}\n{good}")
     with pytest.raises(ValueError, match=r"events\.jsonl:2: "):
         list(read(tmp_path / "events.jsonl"))
 
@@ -183,9 +184,9 @@ def test_every_field_survives_the_file() -> None:
 def test_endless_stage_is_cut_in_the_replay_as_in_the_run() -> None:
     """A deadline or an interrupt that ended a stage ends it again."""
 
-    def interrupt(runner: object, event: Event) -> None:
+    def interrupt(runner: Runner, event: Event) -> None:
         if isinstance(event, StageStarted):
-            play.runner.stop(Result.CANCELLATION, "interrupted", exit_code=130)
+            runner.stop(Result.CANCELLATION, "interrupted", exit_code=130)
 
     play = Play(parse("a; b: a"), turns={"a": ENDLESS}, on=interrupt)
     events = record(play)

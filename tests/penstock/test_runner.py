@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -21,6 +20,11 @@ from penstock.events import (
 )
 from penstock.model import Outcome, Result, Skip, Stage
 from penstock.runner import Runner, backoff_s, verdict, warnings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from penstock.model import Fault
 
 WORDS = {
     "pass": Result.SUCCESS,
@@ -64,10 +68,15 @@ def parse(text: str) -> dict[str, Stage]:
 
 def outcome(word: str) -> Outcome:
     """Return an outcome: `fail`, `fail75` (an exit code) or `error-service` (a fault)."""
-    kind, code, fault = re.fullmatch(r"([a-z]+)(\d*)-?(\w*)", word).groups()  # type: ignore[union-attr]
-    result = WORDS[kind]
-    exit_code = int(code) if code else None
-    return Outcome(result=result, reason=word, exit_code=exit_code, fault=fault or None)
+    kind, _, last = word.partition("-")
+    faults: dict[str, Fault] = {"engine": "engine", "registry": "registry", "service": "service"}
+    code = kind.lstrip("abcdefghijklmnopqrstuvwxyz")
+    return Outcome(
+        result=WORDS[kind.removesuffix(code)],
+        reason=word,
+        exit_code=int(code) if code else None,
+        fault=faults.get(last),
+    )
 
 
 @dataclass
@@ -113,7 +122,7 @@ class Play:
         words = self.script.get(stage.name, "pass").split()
         return outcome(words[min(attempt, len(words)) - 1])
 
-    async def run(self, **options: Any) -> dict[str, Outcome]:
+    async def run(self, **options: Any) -> dict[str, Outcome]:  # noqa: ANN401 - of the runner
         stages = self.stages.values()
         options = {"delay_s": lambda _before: 0.0} | options
         self.runner = Runner(stages, self.execute, emit=self, **options)
@@ -286,7 +295,8 @@ async def test_stages_without_common_needs_run_side_by_side() -> None:
     """Two stages that wait for each other both end: neither waits for a whole wave."""
     met = {"b": anyio.Event(), "c": anyio.Event()}
 
-    async def execute(stage: Stage, _needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+        del needed
         if stage.name in met:
             met[stage.name].set()
             await met["c" if stage.name == "b" else "b"].wait()
@@ -428,7 +438,8 @@ async def test_first_reason_to_stop_wins() -> None:
 async def test_result_reached_before_a_cancel_stands() -> None:
     """A stage that ends although it was cancelled keeps the result it came to."""
 
-    async def execute(_stage: Stage, _needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+        del stage, needed
         runner.stop(Result.CANCELLATION, "interrupted", exit_code=130)
         return Outcome(result=Result.SUCCESS)
 
@@ -488,7 +499,8 @@ async def test_run_that_ends_in_time_is_not_held_by_its_deadline() -> None:
 async def test_exception_in_the_machinery_is_a_bug_of_ours() -> None:
     """Whatever escapes the execution is an error with a traceback, never allowed, never a hang."""
 
-    async def execute(_stage: Stage, _needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+        del stage, needed
         message = "oops"
         raise ZeroDivisionError(message)
 
@@ -503,7 +515,8 @@ async def test_exception_in_the_machinery_is_a_bug_of_ours() -> None:
 async def test_durations_are_of_the_stage_itself() -> None:
     """Wall time of its last attempt, not of the run."""
 
-    async def execute(_stage: Stage, _needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+        del stage, needed
         await anyio.sleep(0.05)
         return Outcome(result=Result.SUCCESS)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import UsageError
@@ -157,6 +157,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(EXPRESSIONS, st.text("abcd", max_size=4))
 def test_expression_means_what_python_means(expression: str, name: str) -> None:
     """`and`, `or`, `not` and parentheses bind as in Python; a word is true where it occurs."""

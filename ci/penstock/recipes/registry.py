@@ -35,6 +35,12 @@ class Registry:
         environ: `REGISTRY`, `IMAGE_NAME`, `REGISTRY_USER` and `REGISTRY_TOKEN`.
         notes: One line for each reference that was pushed.
         was_rehearsed: This very image was rehearsed before and not again.
+
+    Example:
+        >>> pipeline = Pipeline("shop")
+        >>> @pipeline.stage
+        ... async def push(registry, commit):
+        ...     return await registry.push(container, tags=[commit, "latest"])
     """
 
     run: RunInfo
@@ -92,18 +98,19 @@ class Registry:
             health=Health(interval_s=5.0),
             name="registry",
         )
-        await self.pool.prepare([service])
-        await self.pool.start([service])
-        try:
-            references = await _push(
-                image,
-                dag.container(),
-                [f"{REHEARSAL_HOST}/{self.name}:{tag}" for tag in tags],
-                as_dagger(service),
-            )
-        finally:
-            self.pool.release(service.name)
-        self.state.rehearsed = {identity: references}
+        async with self.pool.rehearsing:
+            await self.pool.prepare([service])
+            await self.pool.start([service])
+            try:
+                references = await _push(
+                    image,
+                    dag.container(),
+                    [f"{REHEARSAL_HOST}/{self.name}:{tag}" for tag in tags],
+                    as_dagger(service),
+                )
+            finally:
+                self.pool.release(service.key)
+        self.state.rehearsed[identity] = references
         return references
 
 

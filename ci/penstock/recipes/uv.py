@@ -18,7 +18,12 @@ CACHE = "/var/cache/uv"
 
 
 def uv_project(
-    image: str, source: Source, *, groups: Sequence[str] = (), compiled: bool = False
+    image: str,
+    source: Source,
+    *,
+    groups: Sequence[str] = (),
+    compiled: bool = False,
+    caches: Sequence[str] = (),
 ) -> dagger.Container:
     """Return a Python container with the locked dependencies and the sources.
 
@@ -31,12 +36,14 @@ def uv_project(
         groups: Dependency groups to install and nothing else; by default the project's own
             dependencies and its default groups.
         compiled: Compile to bytecode, for images that start often.
+        caches: Folders of the working directory that tools keep between runs, `.mypy_cache` say;
+            no result may depend on them.
     """
     from dagger import dag
 
     files = source.directory()
     chosen = [word for group in groups for word in ("--only-group", group)]
-    return (
+    container = (
         dag.container()
         .from_(image)
         .with_exec(["pip", "install", "--no-cache-dir", "--root-user-action=ignore", _uv(source)])
@@ -57,6 +64,10 @@ def uv_project(
         .with_env_variable("PYTHONDONTWRITEBYTECODE", "1")
         .with_directory(WORKDIR, files)
     )
+    for folder in caches:
+        volume = dag.cache_volume(f"penstock-{source.root.name}-{folder}")
+        container = container.with_mounted_cache(f"{WORKDIR}/{folder}", volume)
+    return container
 
 
 def _uv(source: Source) -> str:

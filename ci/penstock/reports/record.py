@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
+from penstock.errors import FolderError
 from penstock.events import (
     EngineConnected,
     Event,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     from penstock.model import Stage
 
+logger = logging.getLogger(__name__)
+
 SCHEMA = "penstock.run/1"
 OWN_FILES = ("run.json", "events.jsonl")
 
@@ -34,21 +38,28 @@ class Record:
 
     Args:
         folder: The reports folder.
+
+    Raises:
+        FolderError: When nothing can be written there. Later on, what cannot be written is warned
+            of and left out: the result of a run does not depend on its record.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        clear(folder)
-        self._events = folder / "events.jsonl"
+        self._events: Path | None = folder / "events.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            clear(folder)
+            self._events.touch()
+        except OSError as error:
+            raise FolderError(folder, error) from error
         self._run: dict[str, Any] = {"schema": SCHEMA}
         self._stages: dict[str, dict[str, Any]] = {}
         self._services: dict[str, dict[str, Any]] = {}
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        with self._events.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(to_dict(event), ensure_ascii=False) + "\n")
+        self._append(event)
         match event:
             case RunStarted():
                 self._run |= {
@@ -71,6 +82,17 @@ class Record:
             case RunFinished():
                 self._finish(event)
 
+    def _append(self, event: Event) -> None:
+        if self._events is None:
+            return
+        line = json.dumps(to_dict(event), ensure_ascii=False)
+        try:
+            with self._events.open("a", encoding="utf-8", errors="backslashreplace") as lines:
+                lines.write(f"{line}\n")
+        except OSError as error:
+            _warn(self._events, error)
+            self._events = None  # a reader bears half a line at the end only
+
     def _add(self, stages: tuple[Stage, ...]) -> None:
         for stage in stages:
             self._stages[stage.name] = {
@@ -90,7 +112,16 @@ class Record:
             "services": [{"name": name, **facts} for name, facts in self._services.items()],
             "stages": list(self._stages.values()),
         }
-        write_whole(self._folder / "run.json", to_json(self._run))
+        path = self._folder / "run.json"
+        try:
+            write_whole(path, to_json(self._run))
+        except OSError as error:
+            _warn(path, error)
+
+
+def _warn(path: Path, error: OSError) -> None:
+    message = "WARNING: cannot write %s (%s); the run goes on, its record is incomplete"
+    logger.warning(message, path, error.strerror)
 
 
 def clear(folder: Path) -> None:

@@ -1,0 +1,134 @@
+"""Steps: order, failures, what is left after a kill, and what is remembered."""
+
+from __future__ import annotations
+
+def test_steps_run_in_order_of_their_needs_and_done_ones_do_not(tmp_path: Path) -> None:
+    """What is done is left out; the rest runs as soon as it can."""
+    out = tmp_path / "out"
+    steps.run_all(
+        [
+            step("c", f"echo c >> {out}", "b"),
+            step("b", f"echo b >> {out}", "a"),
+            step("a", f"echo a >> {out}"),
+            step("d", f"echo d >> {out}", done=True),
+        ]
+    )
+    assert out.read_text() == "a\nb\nc\n"
+    assert set(state.read()["durations_s"]) == {"a", "b", "c"}
+
+
+def test_step_is_looked_at_again_once_its_needs_are_remade(tmp_path: Path) -> None:
+    """Done before and not after, it runs; undone before and there after, it does not."""
+    made, out = tmp_path / "made", tmp_path / "out"
+
+    def says(name: str) -> Callable[[Log], None]:
+        return lambda log: log.run(["sh", "-c", f"echo {name} >> {out}"])
+
+    steps.run_all(
+        [
+            step("base", f"touch {made}"),
+            Step("stale", "Stale", says("stale"), lambda: not made.exists(), ("base",)),
+            Step("hidden", "Hidden", says("hidden"), made.exists, ("base",)),
+        ]
+    )
+    assert out.read_text() == "stale\n"
+
+
+def test_independent_steps_run_side_by_side(tmp_path: Path) -> None:
+    """Two steps that wait for each other's file both end."""
+    wait = "until [ -e {0} ]; do sleep 0.01; done"
+    a, b = tmp_path / "a", tmp_path / "b"
+    steps.run_all(
+        [step("a", f"touch {a}; {wait.format(b)}"), step("b", f"touch {b}; {wait.format(a)}")]
+    )
+
+
+def test_failed_step_says_command_lines_log_and_next_step() -> None:
+    """And what ran beside it is ended at once."""
+    began = time.monotonic()
+    with pytest.raises(StepError) as caught:
+        steps.run_all(
+            [step("bad", "sleep 0.2; echo the reason; exit 3"), step("slow", "exec sleep 60")]
+        )
+    assert time.monotonic() - began < 10
+    text = str(caught.value)
+    assert "ended with exit code 3" in text
+    assert "  | the reason" in text
+    assert str(place.home() / "logs/bad.log") in text
+    assert "next: run it again: finished steps are kept" in text
+
+
+@pytest.mark.parametrize(
+    ("printed", "advice"),
+    [
+        ("write: No space left on device", "the disk is full"),
+        ("dial tcp: lookup x: no such host", "a package registry could not be reached"),
+    ],
+)
+def test_advice_follows_from_what_was_printed(printed: str, advice: str) -> None:
+    """A full disk and a dead network are told apart from a broken build."""
+    with pytest.raises(StepError) as caught:
+        steps.run_all([step("bad", f"echo '{printed}'; exit 1")])
+    assert advice in caught.value.advice
+
+
+def test_missing_program_is_named() -> None:
+    """No traceback: the program, and what to do."""
+
+    def run(log: Log) -> None:
+        log.run(["no-such-program", "x"])
+
+    with pytest.raises(MachineError, match=r"cannot run `no-such-program`"):
+        steps.run_all([Step("x", "X", run, lambda: False)])
+
+
+def test_command_dies_with_its_parent(tmp_path: Path) -> None:
+    """After `kill -9` of the tool nothing of it works on."""
+    code = (
+        "import sys; sys.path.insert(0, 'ci')\n"
+        "from engine.steps import Log\n"
+        "Log('x').run(['sh', '-c', 'echo $$ > %s; exec sleep 60'])\n" % (tmp_path / "pid")
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.01)
+        parent.kill()
+    child = Path("/proc") / (tmp_path / "pid").read_text().strip()
+    end = time.monotonic() + 5
+    while child.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not child.exists()
+
+
+def test_broken_state_is_forgotten(home: Path) -> None:
+    """A half-written file costs time, not the call."""
+    place.write_whole(home / "state.json", "{")
+    assert state.read() == {}
+    state.remember(a=1)
+    assert state.read() == {"a": 1}
+
+
+def test_second_call_waits_visibly(capfd: pytest.CaptureFixture[str]) -> None:
+    """Two calls at once work one after the other, and the second says why it waits."""
+    order: list[str] = []
+
+    def second() -> None:
+        with state.alone():
+            order.append("second")
+
+    with state.alone():
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert "is at work (process" in capfd.readouterr().err
+
+
+def test_full_disk_is_refused_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much is needed, how much there is, and where else to go."""
+    monkeypatch.setattr(built, "NEEDED_BYTES", 10**18)
+    with pytest.raises(MachineError, match=r"building an engine needs .* GB and") as caught:
+        built.check_disk()
+    assert "XDG_CACHE_HOME" in caught.value.advice
