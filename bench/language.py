@@ -34,6 +34,8 @@ from penstock.state import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from penstock.events import Listener
+
 STAGES, PLANNED, ROUNDS = 1000, 10_000, 5
 
 
@@ -59,7 +61,7 @@ async def staged() -> None:
         for n in range(STAGES)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        listeners = [ConsoleReport(io.StringIO()), Record(Path(folder))]
+        listeners: list[Listener] = [ConsoleReport(io.StringIO()), Record(Path(folder))]
         stream = EventStream(Redactor(), listeners)
         stream.emit(
             RunStarted(

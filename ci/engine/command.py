@@ -186,7 +186,7 @@ def _remove() -> int:
     """Remove everything that this tool made, and nothing else."""
     with state.alone():
         built.remove()
-        _remove_docker()
+        packages = "packages, " if _remove_docker() else ""
         if state.read().get("made_cli"):
             folder = place.cli().parent
             for file in (place.cli(), place.beside(place.cli())):
@@ -195,18 +195,19 @@ def _remove() -> int:
                 folder.rmdir()
         for folder in filter(Path.exists, (place.VENV, place.home())):
             shutil.rmtree(folder)
-    screen.say("removed: containers, volumes, images, packages, caches and the venv that it made")
+    screen.say(f"removed: containers, volumes, images, {packages}caches and the venv that it made")
     return 0
 
 
-def _remove_docker() -> None:
-    """Remove Docker itself if it was this tool that installed it and nobody else uses it."""
+def _remove_docker() -> bool:
+    """Remove Docker itself if it was this tool that installed it, unless somebody else uses it."""
     packages = debian.installed_by_us()
     if packages and docker.has_content():
         screen.say(
             "  Docker stays: it holds containers, images or volumes of somebody else; if nobody "
             f"needs them, `apt-get purge {' '.join(packages)}`"
         )
-        return
+        return False
     docker.stop_daemon()
     debian.purge(Log("remove"))
+    return True

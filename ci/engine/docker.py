@@ -25,6 +25,8 @@ START_S = 40.0
 STOP_S = 20.0
 ASK_S = 5.0
 
+_started: list[subprocess.Popen[bytes]] = []  # kept, since it outlives us
+
 
 class _SocketConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
@@ -113,6 +115,7 @@ def start_daemon() -> None:
         child = subprocess.Popen(
             [daemon], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
+    _started.append(child)
     state.remember(dockerd_pid=child.pid)
     end = time.monotonic() + START_S
     while not is_alive():

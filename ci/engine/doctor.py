@@ -25,13 +25,13 @@ def report(engine: str = "") -> int:
         _line("Docker", _docker(), is_good=docker.is_alive())
         _line("CLI", str(place.cli()), is_good=place.cli().exists())
     can_reach = _engine(choice)
-    _line("venv", str(venv.PYTHON), is_good=venv.PYTHON.exists())
+    _line("venv", str(venv.PYTHON), is_good=venv.step().is_done())
     if missing:
         screen.say("`python3 -m ci setup` would do:")
         for step in missing:
             screen.say(f"  {step.title}  ({steps.expectation(step)})")
         screen.say(
-            f"together about {screen.seconds(steps.longest_s(missing))}: what can runs side by side"
+            f"together about {screen.seconds(steps.longest_s(missing))}, side by side where it can be"
         )
     elif has_room and can_reach:
         screen.say("nothing is missing: `python3 -m ci` runs the pipeline")

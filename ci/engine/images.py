@@ -48,7 +48,7 @@ def step(name: str) -> Step:
         lambda log: _make(name, log),
         is_done,
         ("dockerd",),
-        usual_s=60,
+        usual_s=100,
         disk_bytes=500_000_000,
     )
 

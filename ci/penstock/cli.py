@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
+import shlex
+import signal
 import sys
 import traceback
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
@@ -20,28 +24,34 @@ from penstock.runner import BUG_CODE, NOTHING_CODE
 from penstock.secrets import read_all
 from penstock.select import Selection
 from penstock.session import ENGINE_VARIABLE
-from penstock.state import State
+from penstock.state import State, alone
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from penstock.pipeline import Pipeline
+
+PROGRAM_VARIABLE = "PENSTOCK_PROGRAM"  # the words that started this, where others than ours did
 
 
 def main(pipeline: Pipeline, argv: Sequence[str] | None = None) -> int:
     """Run a pipeline's command line and return the exit code.
 
-    0 passed, 1 a stage failed or ran out of time, 2 definition or usage wrong, 3 a bug of ours, 4
-    engine, service or registry broke, 5 nothing selected or nothing required ran, 124 deadline of
-    the run, 130 and 143 interrupted.
+    0 passed, 1 a stage failed or ran out of time, 2 definition, usage or surroundings wrong, 3 a
+    bug of ours, 4 engine, service or registry broke, 5 nothing selected or nothing required ran,
+    124 deadline of the run, 130 and 143 interrupted.
     """
-    options = _parser(pipeline).parse_args(argv)
     redactor = Redactor()
     try:
-        return _carry_out(pipeline, options, redactor)
+        with _terminable():
+            return _carry_out(pipeline, _parser(pipeline).parse_args(argv), redactor)
     except PenstockError as error:
         _complain(redactor, f"error: {error}")
         return error.exit_code
+    except KeyboardInterrupt as error:
+        received = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        _complain(redactor, f"interrupted by {received.name}")
+        return 128 + received
     except Exception:  # noqa: BLE001 - the last place where a secret can be kept out of a traceback
         _complain(
             redactor, f"{traceback.format_exc()}error: penstock itself failed, as shown above"
@@ -49,38 +59,83 @@ def main(pipeline: Pipeline, argv: Sequence[str] | None = None) -> int:
         return BUG_CODE
 
 
-def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redactor) -> int:
-    stages = pipeline.check()
-    state = State.load(pipeline.root)
-    chosen = _selection(options, state).apply(stages)
-    if not chosen:
-        raise NothingSelectedError(_nothing(options))
-    run = RunInfo.discover(pipeline.root)
-    plan = Plan.make(pipeline, chosen, run, state, jobs=options.jobs, keep_going=options.keep_going)
-    if options.list or options.graph or options.dry_run:
-        from penstock.reports import drawing, listing
+class Terminated(KeyboardInterrupt):
+    """Raised by SIGTERM, as Ctrl-C raises its parent, where no run listens to signals itself."""
 
-        if options.graph:
-            text = drawing.FORMATS[options.graph](plan)
-        elif options.list:
-            text = listing.stages(plan, as_json=options.json)
-        else:
-            text = listing.dry_run(plan, as_json=options.json)
-        print(text)  # noqa: T201 - the command line speaks here
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def end(_number: int, _frame: object) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redactor) -> int:
+    if options.list or options.graph or options.dry_run:
+        _print(_shown(_plan(pipeline, options), options))
         return 0
     if options.json:
         message = "--json goes with --list or --dry-run"
         raise UsageError(message)
     if options.engine:
         os.environ[ENGINE_VARIABLE] = options.engine
-    secrets = read_all(pipeline.definitions[name] for name in plan.families)
-    from penstock.run import run as run_on_engine
+    plan, secrets = _prepared(pipeline, options)
+    with alone(pipeline.root, partial(_complain, redactor)) as waited:
+        if waited:
+            plan, secrets = _prepared(pipeline, options)  # with what that run has left
+        from penstock.run import run
 
-    return anyio.run(partial(run_on_engine, plan, secrets, redactor))
+        return anyio.run(partial(run, plan, secrets, redactor))
+
+
+def _prepared(
+    pipeline: Pipeline, options: argparse.Namespace
+) -> tuple[Plan, Mapping[tuple[str, str], str]]:
+    plan = _plan(pipeline, options)
+    return plan, read_all(pipeline.definitions[name] for name in plan.families)
+
+
+def _plan(pipeline: Pipeline, options: argparse.Namespace) -> Plan:
+    stages = pipeline.check()
+    state = State.load(pipeline.root)
+    chosen = _selection(options, state).apply(stages)
+    if not chosen:
+        raise NothingSelectedError(_nothing(options))
+    run = RunInfo.discover(pipeline.root)
+    return Plan.make(pipeline, chosen, run, state, jobs=options.jobs, keep_going=options.keep_going)
+
+
+def _shown(plan: Plan, options: argparse.Namespace) -> str:
+    from penstock.reports import drawing, listing
+
+    if options.graph:
+        return drawing.FORMATS[options.graph](plan)
+    if options.list:
+        return listing.stages(plan, as_json=options.json)
+    return listing.dry_run(plan, as_json=options.json)
+
+
+def _print(text: str) -> None:
+    """Print for people and pipes: what the terminal cannot show is escaped, `| head` is no error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        print(text, flush=True)  # noqa: T201 - the command line speaks here
+    except OSError as error:
+        # What is still buffered would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            message = f"cannot print: {error.strerror}"
+            raise UsageError(message) from error
 
 
 def _complain(redactor: Redactor, text: str) -> None:
-    print(redactor.mask(text), file=sys.stderr)  # noqa: T201 - the command line speaks here
+    print(redactor.mask(text), file=sys.stderr, flush=True)  # noqa: T201 - the command line speaks here
 
 
 class NothingSelectedError(PenstockError):
@@ -102,7 +157,7 @@ def _selection(options: argparse.Namespace, state: State) -> Selection:
             message = "--rerun-failed: nothing ran here before; run without it first"
             raise UsageError(message)
         failed = state.failed
-    if options.only == []:
+    if [] in (options.only, options.until):
         raise NothingSelectedError(_nothing(options))
     return Selection(
         only=options.only or (),
@@ -163,9 +218,12 @@ def _names(text: str) -> list[str]:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        message = f"{text} is less than 1"
+        message = f"wants a whole number of at least 1, not '{text}'"
         raise argparse.ArgumentTypeError(message)
     return number
 
@@ -174,4 +232,4 @@ def program(pipeline: Pipeline) -> str:
     """Return the words that start this pipeline."""
     file = pipeline.file
     shown = file.relative_to(pipeline.root) if file.is_relative_to(pipeline.root) else file
-    return f"python {shown}"
+    return os.environ.get(PROGRAM_VARIABLE) or f"python {shlex.quote(str(shown))}"

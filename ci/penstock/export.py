@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import tempfile
 import xml.etree.ElementTree as ET
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 from penstock.model import Artifact, Coverage, JUnit, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import dagger
 
@@ -99,7 +101,7 @@ def read(reports: Iterable[Report], folder: Path) -> Reading:
 
 def _judge_coverage(report: Coverage, path: Path, summary: list[str], gates: list[str]) -> None:
     if not path.exists():
-        if report.at_least is not None:
+        if report.at_least is not None or report.files:
             gates.append(f"no coverage: {report.path} is missing")
         return
     percent = coverage_percent(path)
@@ -111,6 +113,17 @@ def _judge_coverage(report: Coverage, path: Path, summary: list[str], gates: lis
         summary.append(f"coverage {shown} >= {report.at_least:g}% threshold")
     else:
         gates.append(f"{shown} < {report.at_least:g}% threshold")
+    gates += _file_gates(report, coverage_by_file(path))
+
+
+def _file_gates(report: Coverage, found: Mapping[str, float]) -> Iterator[str]:
+    for pattern, least in report.files.items():
+        matched = {file: share for file, share in found.items() if fnmatchcase(file, pattern)}
+        if not matched:
+            yield f"no file in {report.path} matches '{pattern}', which has a threshold"
+        for file, share in matched.items():
+            if share < least:
+                yield f"{file} {math.floor(share)}% < {least:g}% threshold"
 
 
 def coverage_percent(path: Path) -> float:
@@ -121,6 +134,31 @@ def coverage_percent(path: Path) -> float:
     root = ET.parse(path).getroot()  # noqa: S314 - expat bounds entity expansion
     covered = int(root.attrib["lines-covered"]) + int(root.get("branches-covered", "0"))
     valid = int(root.attrib["lines-valid"]) + int(root.get("branches-valid", "0"))
+    return 100.0 * covered / valid if valid else 100.0
+
+
+def coverage_by_file(path: Path) -> dict[str, float]:
+    """Return the same share for each file, by its path in the checkout."""
+    root = ET.parse(path).getroot()  # noqa: S314 - expat bounds entity expansion
+    (source,) = [Path(found.text or "") for found in root.iterfind("sources/source")][:1] or [
+        Path()
+    ]
+    prefix = Path() if source.is_absolute() else source
+    return {
+        (prefix / found.attrib["filename"]).as_posix(): _share(found)
+        for found in root.iter("class")
+    }
+
+
+def _share(found: ET.Element) -> float:
+    """Return the covered share of one file; a branch line says `50% (1/2)`."""
+    covered = valid = 0
+    for line in found.iterfind("lines/line"):
+        covered += int(line.attrib["hits"]) > 0
+        valid += 1
+        if counts := re.search(r"\((\d+)/(\d+)\)", line.get("condition-coverage", "")):
+            covered += int(counts[1])
+            valid += int(counts[2])
     return 100.0 * covered / valid if valid else 100.0
 
 

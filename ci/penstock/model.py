@@ -11,11 +11,9 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from penstock.place import calling_file, place_of, project_root
+from penstock.place import place_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import dagger
 
 
@@ -191,36 +189,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Files of the project that a container gets, by an include list.
-
-    Args:
-        include: Patterns relative to the project's folder; an edit of any other file keeps the
-            cache.
-        exclude: Patterns left out again.
-        root: The project's folder; by default the nearest folder above the file in which the
-            source is written that holds `pyproject.toml` or `.git`.
-
-    Example:
-        >>> Source(include=["app", "pyproject.toml", "uv.lock"]).include
-        ['app', 'pyproject.toml', 'uv.lock']
-    """
-
-    include: Sequence[str]
-    _: KW_ONLY
-    exclude: Sequence[str] = ("**/__pycache__", "**/*.pyc", "**/.*_cache")
-    root: Path = field(default_factory=lambda: project_root(calling_file()))
-
-    def directory(self) -> dagger.Directory:
-        """Return the files as a Dagger directory (needs an open session)."""
-        from dagger import dag
-
-        return dag.host().directory(
-            str(self.root), include=list(self.include), exclude=list(self.exclude)
-        )
-
-
-@dataclass(frozen=True)
 class Report:
     """A file or folder of the working directory that is kept whatever the command's exit code.
 
@@ -272,6 +240,7 @@ class Coverage(Report):
         html: Folder of the browsable report, if there is one.
         at_least: Threshold in percent of lines (and branches, when they were measured); no gate
             when absent.
+        files: Thresholds for single files, by shell pattern: `{"app/core/*.py": 100}`.
 
     Example:
         >>> Coverage("coverage.xml", html="htmlcov", at_least=80).paths
@@ -281,6 +250,7 @@ class Coverage(Report):
     _: KW_ONLY
     html: str | None = None
     at_least: float | None = None
+    files: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.metadata
 import json
@@ -95,7 +96,14 @@ def _knock(engine: str) -> None:
 
 async def _load_sdk() -> None:
     """Import Dagger, which takes over a second, where signals are heard and the CLI can start."""
-    await anyio.to_thread.run_sync(importlib.import_module, "dagger")
+    await anyio.to_thread.run_sync(_import_sdk)
+
+
+def _import_sdk() -> None:
+    gc.disable()
+    importlib.import_module("dagger")
+    gc.freeze()  # its objects live as long as we do, and are more than all others
+    gc.enable()
 
 
 async def _connect(stack: AsyncExitStack) -> str:

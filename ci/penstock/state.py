@@ -114,7 +114,9 @@ def alone(root: Path, say: Callable[[str], None]) -> Iterator[bool]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.seek(0)
-                say(f"another run (process {lock.read() or '?'}) works in {root}: waiting for its end")
+                say(
+                    f"another run (process {lock.read() or '?'}) works in {root}: waiting for its end"
+                )
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 waited = True
             lock.truncate(0)

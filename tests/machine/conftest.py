@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,7 @@ from tests.machine.fakes import Machine
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROXIES = [
-    name for name in os.environ if name.lower() in {"http_proxy", "https_proxy", "no_proxy"}
-]
+PROXIES = [name for name in os.environ if name.lower() in {"http_proxy", "https_proxy", "no_proxy"}]
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     for name in ("DAGGER_SESSION_PORT", choose.VARIABLE, *wheels.INDEX_VARIABLES, *PROXIES):
         monkeypatch.delenv(name, raising=False)
+    urllib.request.install_opener(None)  # forgets the proxies it has read
     return place.home()
 
 

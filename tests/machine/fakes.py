@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 
-def step(name: str, line: str, *needs: str, done: bool = False) -> Step:
+def step(name: str, line: str, *needs: str, done: bool = False, disk_bytes: int = 0) -> Step:
     """Return a step that runs a shell line."""
 
     def run(log: Log) -> None:
         log.run(["sh", "-c", line])
 
-    return Step(name, name.title(), run, lambda: done, needs)
+    return Step(name, name.title(), run, lambda: done, needs, disk_bytes=disk_bytes)
 
 
 class Machine:

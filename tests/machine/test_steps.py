@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine import place, state, steps
+from engine.errors import MachineError, StepError
+from engine.steps import Log, Step
+from tests.machine.fakes import ROOT, step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
 def test_steps_run_in_order_of_their_needs_and_done_ones_do_not(tmp_path: Path) -> None:
     """What is done is left out; the rest runs as soon as it can."""
     out = tmp_path / "out"
@@ -56,6 +76,58 @@ def test_failed_step_says_command_lines_log_and_next_step() -> None:
     assert "  | the reason" in text
     assert str(place.home() / "logs/bad.log") in text
     assert "next: run it again: finished steps are kept" in text
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Iterator[tuple[Step, threading.Event]]:
+    """A step that hangs in a download and then runs a command, and what ends its hanging."""
+    comes = threading.Event()
+
+    def run(log: Log) -> None:
+        comes.wait(30)
+        log.run(["touch", tmp_path / "started"])
+
+    yield Step("download", "Download", run, lambda: False), comes
+    comes.set()
+
+
+def test_download_does_not_hold_up_a_failure(download: tuple[Step, threading.Event]) -> None:
+    """A step that hangs in the network is left behind."""
+    began = time.monotonic()
+    with pytest.raises(StepError, match="`sh -c 'exit 3'` ended with exit code 3"):
+        steps.run_all([download[0], step("bad", "exit 3")])
+    assert time.monotonic() - began < 5
+
+
+def test_no_command_starts_after_a_failure(
+    download: tuple[Step, threading.Event], tmp_path: Path
+) -> None:
+    """The next command of a step that was downloading is not run."""
+    with pytest.raises(StepError):
+        steps.run_all([download[0], step("bad", "exit 3")])
+    download[1].set()
+    time.sleep(0.3)
+    assert not (tmp_path / "started").exists()
+
+
+def test_interrupt_ends_a_download_at_once() -> None:
+    """Ctrl-C while an index sends nothing: 130 within a second or two, not after its deadline."""
+    code = (
+        "import sys; sys.path.insert(0, 'ci')\n"
+        "from engine import choose, command, place, steps, wheels\n"
+        "wheel = {'url': sys.argv[1] + '/tool-1-py3-none-any.whl', 'hash': ''}\n"
+        "place._locked = lambda: {'tool': {'version': '1', 'wheels': [wheel]}}\n"
+        "step = steps.Step('x', 'X', lambda log: wheels.unpacked('tool'), lambda: False)\n"
+        "choose.steps_for = choose._steps = lambda choice: [step]\n"
+        "sys.exit(command.main(['setup', '--engine', 'tcp://127.0.0.1:9']))\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        words = [sys.executable, "-c", code, f"http://127.0.0.1:{silent.getsockname()[1]}"]
+        with subprocess.Popen(words, cwd=ROOT) as child:
+            connection, _ = silent.accept()
+            child.send_signal(signal.SIGINT)
+            with connection:
+                assert child.wait(timeout=5) == 130
 
 
 @pytest.mark.parametrize(
@@ -126,9 +198,22 @@ def test_second_call_waits_visibly(capfd: pytest.CaptureFixture[str]) -> None:
     assert "is at work (process" in capfd.readouterr().err
 
 
-def test_full_disk_is_refused_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How much is needed, how much there is, and where else to go."""
-    monkeypatch.setattr(built, "NEEDED_BYTES", 10**18)
-    with pytest.raises(MachineError, match=r"building an engine needs .* GB and") as caught:
-        built.check_disk()
-    assert "XDG_CACHE_HOME" in caught.value.advice
+def test_what_a_killed_write_left_is_overwritten(home: Path) -> None:
+    """A half-written file has one name, so that the next one takes it away."""
+    place.write_whole(place.beside(home / "state.json"), "{")
+    state.remember(a=1)
+    assert [file.name for file in home.iterdir()] == ["state.json"]
+
+
+def test_facts_of_steps_side_by_side_are_all_kept() -> None:
+    """Twenty steps that end at once each leave their duration."""
+    steps.run_all([step(f"s{number}", "true") for number in range(20)])
+    assert len(state.read()["durations_s"]) == 20
+
+
+def test_time_of_all_is_that_of_the_longest_chain() -> None:
+    """Known durations count, usual ones stand in for unknown ones."""
+    state.add("durations_s", a=50.0)
+    chain = [step("a", "true"), step("b", "true", "a"), step("c", "true")]
+    assert steps.longest_s(chain) == 51.0
+    assert [steps.expectation(s) for s in chain[:2]] == ["last time 50.0 s", "about 1.0 s"]

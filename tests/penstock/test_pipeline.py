@@ -383,3 +383,11 @@ def test_axis_of_a_container_must_be_on_every_stage_that_takes_it() -> None:
 
     (finding,) = findings(pipeline)
     assert "container 'env' takes the matrix axis 'python', which stage 'lint' (" in finding
+
+
+@pytest.mark.parametrize("kind", ["container", "service", "stage"])
+def test_only_named_functions_are_decorated(kind: str) -> None:
+    """Whatever it is, the place of the call is named and the others are still checked."""
+    pipeline = Pipeline("p")
+    getattr(pipeline, kind)(lambda: None)
+    assert "'<lambda>' is no named function; write `def name(...)`" in findings(pipeline)[0]

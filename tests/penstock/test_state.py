@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from penstock.state import Passed, State, write_whole
+from penstock.errors import FolderError
+from penstock.state import Passed, State, alone, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,3 +40,57 @@ def test_write_whole_leaves_nothing_beside(tmp_path: Path) -> None:
     write_whole(tmp_path / "a.txt", "one")
     write_whole(tmp_path / "a.txt", "two")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "two")]
+
+
+def test_write_whole_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    """A full disk costs the new content, not the old, and leaves no temporary file."""
+    write_whole(tmp_path / "a.txt", "one")
+    (tmp_path / f".a.txt.{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "a.txt", "two")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "one")]
+
+
+def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
+    """The bytes of a file's name come back from JSON as Python has them."""
+    write_whole(tmp_path / "a.json", json.dumps("Gr\udcf6\udcdfe", ensure_ascii=False))
+    assert json.loads((tmp_path / "a.json").read_text()) == "Gr\udcf6\udcdfe"
+
+
+def test_state_that_cannot_be_saved_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs the next run time, and this one nothing."""
+    (tmp_path / ".penstock").write_text("a file")
+    State.load(tmp_path).save()
+    assert f"WARNING: cannot write {tmp_path}/.penstock (File exists)" in caplog.text
+
+
+def test_lock_without_a_place_is_the_users_to_mend(tmp_path: Path) -> None:
+    """The error names the folder."""
+    (tmp_path / ".penstock").write_text("a file")
+    with pytest.raises(FolderError, match=r"\.penstock: it is no folder"), alone(tmp_path, print):
+        pass
+
+
+def test_lock_keeps_others_waiting_who_are_told_for_whom(tmp_path: Path) -> None:
+    """The second enters when the first has left, and knows that it waited."""
+    said: list[str] = []
+    is_told, order = threading.Event(), []
+
+    def say(words: str) -> None:
+        said.append(words)
+        is_told.set()
+
+    def enter() -> None:
+        with alone(tmp_path, say) as waited:
+            order.append(f"second, waited: {waited}")
+
+    second = threading.Thread(target=enter)
+    with alone(tmp_path, say) as waited:
+        second.start()
+        assert is_told.wait(10)
+        order.append(f"first, waited: {waited}")
+    second.join(10)
+    assert order == ["first, waited: False", "second, waited: True"]
+    assert said == [f"another run (process {os.getpid()}) works in {tmp_path}: waiting for its end"]

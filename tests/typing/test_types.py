@@ -18,7 +18,9 @@ def mypy(file: Path) -> set[int]:
     words = ["-m", "mypy", "--no-incremental", "--output=json", str(file)]
     shown = run(words).splitlines()
     found = [json.loads(line) for line in shown if line.startswith("{")]
-    return {e["line"] for e in found if Path(e["file"]).name == file.name and e["severity"] == "error"}
+    return {
+        e["line"] for e in found if Path(e["file"]).name == file.name and e["severity"] == "error"
+    }
 
 
 def pyright(file: Path) -> set[int]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import dagger
 
-    from penstock.model import Source
+    from penstock.source import Source
 
 USER = "10001:10001"  # numeric, so that a cluster can check that it is not root
 

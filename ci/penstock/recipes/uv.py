@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import dagger
 
-    from penstock.model import Source
+    from penstock.source import Source
 
 VENV = "/opt/venv"
 WORKDIR = "/src"

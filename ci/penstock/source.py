@@ -1,0 +1,44 @@
+"""Files of the project, as containers get them."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING
+
+from penstock.place import calling_file, project_root
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import dagger
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of the project that a container gets, by an include list.
+
+    Args:
+        include: Patterns relative to the project's folder; an edit of any other file keeps the
+            cache.
+        exclude: Patterns left out again.
+        root: The project's folder; by default the nearest folder above the file in which the
+            source is written that holds `pyproject.toml` or `.git`.
+
+    Example:
+        >>> Source(include=["app", "pyproject.toml", "uv.lock"]).include
+        ['app', 'pyproject.toml', 'uv.lock']
+    """
+
+    include: Sequence[str]
+    _: KW_ONLY
+    exclude: Sequence[str] = ("**/__pycache__", "**/*.pyc", "**/.*_cache")
+    root: Path = field(default_factory=lambda: project_root(calling_file()))
+
+    def directory(self) -> dagger.Directory:
+        """Return the files as a Dagger directory (needs an open session)."""
+        from dagger import dag
+
+        return dag.host().directory(
+            str(self.root), include=list(self.include), exclude=list(self.exclude)
+        )
