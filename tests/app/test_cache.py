@@ -77,6 +77,26 @@ async def test_garbage_in_redis_is_read_past(redis_url: str) -> None:
 
 
 @pytest.mark.postgres
+async def test_lost_database_is_not_taken_for_a_lost_redis(
+    redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the loader raises goes to its caller, once, and the cache goes on."""
+    cache, table, attempts = Cache(redis_url), Table(OLD), 0
+
+    async def fail() -> TaskOut:
+        nonlocal attempts
+        attempts += 1
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        await cache.read(1, fail)
+    assert attempts == 1
+    assert [await cache.read(1, table.load) for _ in range(2)] == [OLD] * 2
+    assert table.reads == 1
+    assert "cache_unavailable" not in capsys.readouterr().out
+
+
+@pytest.mark.postgres
 def test_writes_invalidate_what_was_read(postgres_url: str, redis_url: str) -> None:
     """Over HTTP: after each kind of write the next read sees it."""
     app = create_app(Settings(database_url=postgres_url, redis_url=redis_url))

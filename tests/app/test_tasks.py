@@ -44,10 +44,20 @@ def test_last_id_chosen_does_not_exhaust_the_rest(client: TestClient) -> None:
     assert client.post("/tasks", json={"title": "given"}).json()["id"] < LAST
 
 
+def test_deleted_id_is_not_given_again(client: TestClient) -> None:
+    """Who remembers an id never meets another task under it, whichever database serves."""
+    given = [client.post("/tasks", json={"title": "given"}).json()["id"] for _ in range(3)]
+    for task_id in given[1:]:
+        client.delete(f"/tasks/{task_id}")
+    client.post("/tasks", json={"id": 5, "title": "chosen"})
+    given += [client.post("/tasks", json={"title": "given"}).json()["id"] for _ in range(2)]
+    assert given == [1, 2, 3, 4, 6]
+
+
 @pytest.mark.parametrize("title", ["", " ", "\t\n"])
-def test_title_is_required(client: TestClient, title: str) -> None:
+def test_title_is_required(client_without_database: TestClient, title: str) -> None:
     """An empty or blank title is the client's mistake, in words."""
-    answer = client.post("/tasks", json={"title": title})
+    answer = client_without_database.post("/tasks", json={"title": title})
     assert (answer.status_code, answer.json()) == (400, {"detail": "Title is required"})
 
 
@@ -68,18 +78,20 @@ def test_title_is_required(client: TestClient, title: str) -> None:
         "",
     ],
 )
-def test_wrong_types_are_refused_without_an_echo(client: TestClient, body: str) -> None:
+def test_wrong_types_are_refused_without_an_echo(
+    client_without_database: TestClient, body: str
+) -> None:
     """Every kind of wrong input is 422, and the answer does not repeat it."""
     headers = {"content-type": "application/json"}
-    answer = client.post("/tasks", content=body, headers=headers)
+    answer = client_without_database.post("/tasks", content=body, headers=headers)
     assert answer.status_code == 422
     assert all(set(detail) == {"type", "loc", "msg"} for detail in answer.json()["detail"])
 
 
 @pytest.mark.parametrize("path", ["/tasks/0", "/tasks/-1", f"/tasks/{LAST + 1}", "/tasks/x"])
-def test_ids_out_of_range_are_refused(client: TestClient, path: str) -> None:
+def test_ids_out_of_range_are_refused(client_without_database: TestClient, path: str) -> None:
     """No id reaches the database that it could not hold."""
-    assert client.get(path).status_code == 422
+    assert client_without_database.get(path).status_code == 422
 
 
 @pytest.mark.parametrize("method", ["get", "patch", "delete"])
@@ -99,9 +111,9 @@ def test_pages_are_stable_and_complete(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "offset=-1", "limit=x"])
-def test_page_bounds_are_checked(client: TestClient, query: str) -> None:
+def test_page_bounds_are_checked(client_without_database: TestClient, query: str) -> None:
     """Nobody asks for a million rows."""
-    assert client.get(f"/tasks?{query}").status_code == 422
+    assert client_without_database.get(f"/tasks?{query}").status_code == 422
 
 
 def test_change_keeps_what_is_left_out(client: TestClient) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -18,11 +20,11 @@ from penstock.state import State, alone
 ROOT = Path(__file__).parents[2]
 # Nobody listens on the first TCP port, so the run begins and is at its end at once.
 NO_ENGINE = "tcp://127.0.0.1:1"
-WAITING = """
-from penstock import Pipeline, Secret
+PIPELINE = """
+from penstock import Pipeline
 pipeline = Pipeline("waiting")
-@pipeline.stage(secrets={"token": Secret.command("sh -c 'touch asked; sleep 60'")})
-def wait(token): ...
+@pipeline.stage
+def wait(): ...
 if __name__ == "__main__":
     raise SystemExit(pipeline.main())
 """
@@ -52,25 +54,6 @@ def small(tmp_path: Path) -> Pipeline:
     def push(token: object) -> None: ...
 
     return pipeline
-
-
-def start(folder: Path, text: str = WAITING, *argv: str) -> subprocess.Popen[str]:
-    (folder / "pipeline.py").write_text(text)
-    return subprocess.Popen(
-        [sys.executable, "pipeline.py", *argv],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "ci")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def until(path: Path) -> None:
-    end = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_list_prints_stages_in_order(small: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,21 +233,31 @@ def test_full_disk_leaves_the_exit_code_and_warns(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_before_the_run_ends_it_in_words(
-    tmp_path: Path, number: signal.Signals, code: int
+    small: Pipeline, number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever is being done, reading a secret here, is given up at once."""
-    child = start(tmp_path)
-    until(tmp_path / "asked")
-    child.send_signal(number)
-    assert child.communicate(timeout=10) == ("", f"interrupted by {number.name}\n")
-    assert child.returncode == code
+    line = f"sleep 0.3; kill -{number} {os.getpid()}; exec sleep 60"
+
+    @small.stage(secrets={"token": Secret.command(f"sh -c '{line}'")})
+    def wait(token: object) -> None: ...
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert small.main(["--only", "wait"]) == code
+    assert capsys.readouterr() == ("", f"interrupted by {number.name}\n")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_second_run_waits_for_the_first_and_can_be_interrupted(tmp_path: Path) -> None:
     """It names the process that works in the folder, and touches nothing meanwhile."""
-    text = WAITING.replace("touch asked; sleep 60", "echo hunter2-hunter2")
+    (tmp_path / "pipeline.py").write_text(PIPELINE)
     with alone(tmp_path, print):
-        child = start(tmp_path, text)
+        child = subprocess.Popen(
+            [sys.executable, "pipeline.py"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "ci")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert child.stderr
         words = f"another run (process {os.getpid()}) works in {tmp_path}: waiting for its end\n"
         assert child.stderr.readline() == words
@@ -274,47 +267,66 @@ def test_second_run_waits_for_the_first_and_can_be_interrupted(tmp_path: Path) -
     assert not (tmp_path / "reports").exists()
 
 
-def test_second_run_begins_when_the_first_has_ended(tmp_path: Path) -> None:
+def test_second_run_begins_when_the_first_has_ended(
+    small: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It plans anew then: what failed in the first is known."""
-    text = WAITING.replace("touch asked; sleep 60", "echo hunter2-hunter2")
-    state = State.load(tmp_path)
-    state.failed = ["wait"]
+    state, said = State.load(small.root), io.StringIO()
+    state.failed = ["lint"]
     state.save()
-    with alone(tmp_path, print):
-        child = start(tmp_path, text, "--rerun-failed", "--engine", NO_ENGINE)
-        assert child.stderr
-        assert "waiting for its end" in child.stderr.readline()
-        state.failed = []
-        state.save()
-    assert "none of them failed in the last run" in child.communicate(timeout=20)[1]
-    assert child.returncode == 5
+    monkeypatch.setattr("sys.stderr", said)
+    is_held = threading.Event()
+
+    def first() -> None:
+        with alone(small.root, print):
+            is_held.set()
+            while "waiting for its end" not in said.getvalue():
+                time.sleep(0.01)
+            state.failed = []
+            state.save()
+
+    threading.Thread(target=first, daemon=True).start()
+    assert is_held.wait(10)
+    assert small.main(["--rerun-failed", "--engine", NO_ENGINE]) == 5
+    assert "none of them failed in the last run" in said.getvalue()
 
 
 @pytest.mark.parametrize(
-    ("encoding", "into", "shown"),
-    [
-        ("utf-8", "", "wait  Größe\nexit code 0\n"),
-        ("ascii", "", "wait  Gr\\xf6\\xdfe\nexit code 0\n"),
-        ("utf-8", "| true", "exit code 0\n"),
-        ("utf-8", "> /dev/full", "exit code 2\nerror: cannot print: No space left on device\n"),
-    ],
+    ("encoding", "shown"), [("utf-8", "wait  Größe\n"), ("ascii", "wait  Gr\\xf6\\xdfe\n")]
 )
-def test_list_bears_whatever_it_is_written_to(
-    tmp_path: Path, encoding: str, into: str, shown: str
+def test_list_escapes_what_the_terminal_cannot_show(
+    tmp_path: Path, encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--list | head` is no error, a title that the terminal cannot show is escaped."""
-    text = WAITING.replace("(token): ...", "(token):\n    'Größe'")
-    (tmp_path / "pipeline.py").write_text(text, encoding="utf-8")
-    line = f'"{sys.executable}" pipeline.py --list {into}; echo "exit code ${{PIPESTATUS[0]}}"'
-    done = subprocess.run(
-        ["bash", "-c", line],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "ci"), "PYTHONIOENCODING": encoding},
-        capture_output=True,
-        check=True,
-        encoding="utf-8",
-    )
-    assert done.stdout + done.stderr == shown
+    """A title of any language is no error."""
+    pipeline = Pipeline("sizes", root=tmp_path)
+
+    @pipeline.stage
+    def wait() -> None:
+        """Größe"""
+
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    assert pipeline.main(["--list"]) == 0
+    assert stream.buffer.getvalue().decode(encoding) == shown
+
+
+def test_list_bears_a_closed_pipe(small: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--list | head -1` has what it wanted."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert small.main(["--list"]) == 0
+
+
+def test_list_that_cannot_be_written_is_exit_2(
+    small: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk is said, and not again when the stream is closed."""
+    with open("/dev/full", "w", encoding="utf-8") as stream:  # noqa: PTH123 - no file of ours
+        monkeypatch.setattr("sys.stdout", stream)
+        assert small.main(["--list"]) == 2
+    assert capsys.readouterr().err == "error: cannot print: No space left on device\n"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import dataclasses
 import io
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -70,6 +70,7 @@ GREEN: list[Event] = [
 RED: list[Event] = [
     START,
     Warned(message="look here"),
+    ServicePrepared(service="redis", what="image", duration_s=0.1),
     ServiceFailed(service="redis", what="health check", reason="never became healthy"),
     StageFinished(
         stage="lint",
@@ -81,6 +82,7 @@ RED: list[Event] = [
             findings=("app/main.py:3: unused",),
         ),
     ),
+    RunStopped(result=Result.FAILURE, reason="because lint failed", root="lint"),
     StageFinished(
         stage="test", outcome=Outcome(result=Result.CANCELLATION, reason="because lint failed")
     ),
@@ -98,8 +100,8 @@ def ended(
     return StageFinished(stage=stage, outcome=outcome)
 
 
-def finished(result: Result, code: int, reason: str = "", **more: Any) -> RunFinished:
-    return RunFinished(result=result, reason=reason, exit_code=code, duration_s=2.0, **more)
+def finished(result: Result, code: int, reason: str = "") -> RunFinished:
+    return RunFinished(result=result, reason=reason, exit_code=code, duration_s=2.0)
 
 
 def shown(events: list[Event], encoding: str = "utf-8") -> list[str]:
@@ -151,11 +153,10 @@ def test_interrupted_run_says_so_at_once_and_at_the_end() -> None:
         ended("lint", Result.FAILURE, "exit code 1", allowed=True),
         RunStopped(result=Result.CANCELLATION, reason="interrupted by SIGINT", exit_code=130),
         ended("test", Result.CANCELLATION, "interrupted by SIGINT"),
-        finished(Result.CANCELLATION, 130, "interrupted by SIGINT", warnings=("lint",)),
+        finished(Result.CANCELLATION, 130, "interrupted by SIGINT"),
     ]
     assert shown(events) == [
-        "Lint with ruff .......................... WARNING (FAILED, which is allowed: exit code 1)"
-        "   1.0 s",
+        f"Lint with ruff {'.' * 26} WARNING (FAILED, which is allowed: exit code 1)   1.0 s",
         "Stopping: interrupted by SIGINT; once more ends it at once",
         "Run pytest with coverage: CANCELLED (interrupted by SIGINT)",
         "",
@@ -230,7 +231,7 @@ def test_passed_run_tells_what_did_not(endings: str, warnings: str, words: str) 
             ended(s.name, result, allowed=s.name == warnings)
             for s, result in zip(PLANS, results, strict=True)
         ],
-        finished(Result.SUCCESS, 0, warnings=tuple(warnings.split())),
+        dataclasses.replace(finished(Result.SUCCESS, 0), warnings=tuple(warnings.split())),
     ]
     assert shown(events)[-1] == f"{words}   2.0 s   report: reports/run.json"
 
@@ -255,7 +256,7 @@ def test_stage_at_fault_comes_first_and_long_lists_are_cut() -> None:
         START,
         ended("lint", Result.ERROR, "no host", output="hm"),
         StageFinished(stage="test", outcome=many),
-        finished(Result.FAILURE, 1, "boom", root="test"),
+        dataclasses.replace(finished(Result.FAILURE, 1, "boom"), root="test"),
     ]
     lines = shown(events)
     assert lines[3] == "Run pytest with coverage: FAILED (boom)"
@@ -310,6 +311,13 @@ def test_terminal_without_unicode_gets_words_only() -> None:
     assert lines[-1] == "All stages passed   4.9 s   report: reports/run.json"
 
 
+def test_any_stream_will_do() -> None:
+    """One that has no encoding gets words only."""
+    stream = io.StringIO()
+    ConsoleReport(stream)(Warned(message="look here"))
+    assert stream.getvalue() == "WARNING: look here\n"
+
+
 def test_untrusted_output_is_no_markup() -> None:
     """Brackets in a test's output are printed as they are."""
     events = [
@@ -344,11 +352,14 @@ def test_events_are_one_json_object_a_line(tmp_path: Path) -> None:
     assert [line["event"] for line in lines] == [
         "run_started",
         "warned",
+        "service_prepared",
         "service_failed",
-        *["stage_finished"] * 3,
+        "stage_finished",
+        "run_stopped",
+        *["stage_finished"] * 2,
         "run_finished",
     ]
-    assert lines[3]["outcome"]["result"] == "failure"
+    assert lines[4]["outcome"]["result"] == "failure"
 
 
 def test_next_run_removes_what_the_last_one_left_and_nothing_else(tmp_path: Path) -> None:
