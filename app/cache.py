@@ -79,23 +79,26 @@ class Cache:
         """
         if not self._url or time.monotonic() < self._resting_until:
             return await load()
-        loaded: list[TaskOut | None] = []
+        outcome: list[TaskOut | Exception | None] = []
         try:
             async with self._client() as client, client.pipeline() as pipe:
                 await pipe.watch(_key(task_id))
                 cached = await pipe.get(_key(task_id))
                 if cached:
                     return TaskOut.model_validate_json(cached)
-                loaded.append(await load())
-                if loaded[0]:
+                outcome.append(loaded := await _attempt(load))
+                if isinstance(loaded, TaskOut):
                     pipe.multi()  # type: ignore[no-untyped-call]  # redis leaves it unannotated
-                    pipe.set(_key(task_id), loaded[0].model_dump_json(), ex=TTL_S)
+                    pipe.set(_key(task_id), loaded.model_dump_json(), ex=TTL_S)
                     await pipe.execute()
         except WatchError:
             pass  # written meanwhile: the next reader loads it
         except (RedisError, OSError, ValidationError) as error:
             self._rest(error)
-        return loaded[0] if loaded else await load()
+        task = outcome[0] if outcome else await load()
+        if isinstance(task, Exception):
+            raise task
+        return task
 
     async def forget(self, task_id: int) -> None:
         """Drop a task after its write was committed.
@@ -114,6 +117,14 @@ class Cache:
     def _rest(self, error: Exception) -> None:
         self._resting_until = time.monotonic() + REST_S
         log.warning("cache_unavailable", error=type(error).__name__)
+
+
+async def _attempt(load: Callable[[], Awaitable[TaskOut | None]]) -> TaskOut | Exception | None:
+    """Return what was loaded, or the error: as a value it is not taken for one of Redis."""
+    try:
+        return await load()
+    except Exception as error:  # noqa: BLE001 - raised again once Redis is left
+        return error
 
 
 def _key(task_id: int) -> str:

@@ -79,6 +79,7 @@ class Database:
 def alembic_config(url: URL) -> Config:
     """Return Alembic's configuration for one database."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    folder = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", folder.replace("%", "%%"))  # it is interpolated
     config.attributes["url"] = url
     return config

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Insert, func, select, text
+from sqlalchemy import (
+    BigInteger,
+    Insert,
+    Integer,
+    ScalarSelect,
+    cast,
+    exists,
+    func,
+    literal_column,
+    select,
+    text,
+    union,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app.models import MAX_ID, Task
 from app.schemas import TaskChange, TaskIn
 
-ATTEMPTS = 10
-FIRST_FREE = text(
-    "select min(ids.id) + 1 from (select cast(:floor as bigint) as id"
-    " union select id from tasks where id > cast(:floor as bigint))"
-    " as ids where not exists (select 1 from tasks where tasks.id = ids.id + 1)"
-)
 
+def _number(column: str, source: str) -> ScalarSelect[int]:
+    """Return the query of a number that the database keeps for itself."""
+    return select(literal_column(column, Integer)).select_from(text(source)).scalar_subquery()
+
+
+ATTEMPTS = 10
+# The last id that SQLite gave, in the header of its file: written with the transaction.
+GIVEN_BY_SQLITE = _number("user_version", "pragma_user_version")
+GIVEN_BY_POSTGRESQL = _number("last_value", "tasks_id_seq")
 FORWARD = text(
     "select setval('tasks_id_seq', greatest(cast(:id as bigint), last_value)) from tasks_id_seq"
 )
@@ -36,13 +52,17 @@ async def store(session: AsyncSession, task: TaskIn) -> Task:
 
 async def _insert(session: AsyncSession, values: dict[str, Any]) -> Task:
     """Insert under an id that the database gives, past all that clients chose."""
+    statement = _insert_statement(session).values(**values)
+    if session.get_bind().dialect.name == "sqlite":
+        # Left to itself, SQLite gives the id of a deleted task again, and none past the largest.
+        statement = statement.values(id=_first_free_after(GIVEN_BY_SQLITE))
+        task = await _returned(session, statement)
+        await session.execute(text(f"pragma user_version = {_in_range(task.id)}"))
+        return task
     for _ in range(ATTEMPTS):
-        if session.get_bind().dialect.name == "sqlite":
-            # SQLite would go on behind the largest id, out of range once a client chose the last.
-            values |= {"id": await _first_free(session, 0)}
         try:
             async with session.begin_nested():
-                return await _returned(session, _insert_statement(session).values(**values))
+                return await _returned(session, statement)
         except IntegrityError:
             await _skip_chosen_ids(session)
     message = f"no free id after {ATTEMPTS} attempts"
@@ -60,18 +80,24 @@ async def _returned(session: AsyncSession, statement: Insert) -> Task:
 
 async def _skip_chosen_ids(session: AsyncSession) -> None:
     """Move PostgreSQL's sequence behind the run of chosen ids that it has reached."""
-    if session.get_bind().dialect.name == "postgresql":
-        reached = await session.scalar(text("select last_value from tasks_id_seq"))
-        free = await _first_free(session, int(reached or 0))
-        await session.execute(FORWARD, {"id": free - 1})
+    free = await session.scalar(select(_first_free_after(GIVEN_BY_POSTGRESQL)))
+    await session.execute(FORWARD, {"id": _in_range(free or 1) - 1})
 
 
-async def _first_free(session: AsyncSession, floor: int) -> int:
-    free = int(await session.scalar(FIRST_FREE, {"floor": floor}) or 1)
-    if free > MAX_ID:
+def _first_free_after(given: ScalarSelect[int]) -> ScalarSelect[int]:
+    """Return the query of the least id past the last one given that no task has."""
+    floor = cast(given, BigInteger)
+    taken = aliased(Task)
+    before = union(select(floor.label("id")), select(taken.id).where(taken.id > floor)).subquery()
+    following = exists().where(Task.id == before.c.id + 1)
+    return select(func.min(before.c.id) + 1).where(~following).scalar_subquery()
+
+
+def _in_range(task_id: int) -> int:
+    if task_id > MAX_ID:
         message = "every id is taken"
         raise OverflowError(message)
-    return free
+    return task_id
 
 
 def _insert_statement(session: AsyncSession) -> Any:  # noqa: ANN401 - either dialect's Insert

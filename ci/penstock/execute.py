@@ -17,7 +17,7 @@ import anyio
 
 from penstock.errors import EngineError, ServiceError, plain_words
 from penstock.events import Event, StageFinished
-from penstock.export import export, forget, read
+from penstock.export import export, forget
 from penstock.matrix import suffix
 from penstock.model import (
     Artifact,
@@ -33,6 +33,7 @@ from penstock.model import (
 )
 from penstock.pipeline import BUILT_IN
 from penstock.recipes.registry import Registry
+from penstock.reports.reading import read
 from penstock.services import ServicePool, bind
 from penstock.state import Passed, State, write_whole
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import asyncpg
 import httpx
 import pytest
@@ -24,9 +26,12 @@ from app.probe import probe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.app.conftest import Servers
+    from tests.app.conftest import Databases
 
 ROOT = Path(__file__).parents[2]
+# PYTHONDONTWRITEBYTECODE is left out: the first process compiles for all that follow.
+ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+CHAPTER = ["test_create_task", "test_create_task_empty_title", "test_database_integration"]
 
 
 def free_port() -> int:
@@ -38,18 +43,22 @@ def free_port() -> int:
 
 @contextmanager
 def serving(env: dict[str, str], folder: Path) -> Iterator[str]:
-    """Run the service as a process of its own and yield its URL."""
+    """Run the service as a process of its own, yield its URL, leave its output in `log`."""
     port = str(free_port())
     words = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", port]
-    base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(words, env=base | env, cwd=folder, stdout=subprocess.DEVNULL) as server:
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            words, env=ENVIRONMENT | env, cwd=folder, stdout=log, stderr=log
+        ) as server,
+    ):
         try:
             url = f"http://127.0.0.1:{port}"
-            for _ in range(200):
+            for _ in range(400):
                 try:
-                    httpx.get(f"{url}/healthz")
+                    socket.create_connection(("127.0.0.1", int(port))).close()
                     break
-                except httpx.TransportError:
+                except ConnectionRefusedError:
                     time.sleep(0.05)
             yield url
         finally:
@@ -70,63 +79,87 @@ async def test_row_is_in_the_table_after_a_real_request(postgres_url: str, tmp_p
     assert tuple(row) == ("real", False)
 
 
-def test_bare_checkout_serves_from_sqlite(tmp_path: Path) -> None:
-    """Without any variable the service works, and keeps its data in one file."""
-    with serving({}, tmp_path) as url:
-        assert httpx.post(f"{url}/tasks", json={"title": "one"}).json()["id"] == 1
-        assert httpx.get(f"{url}/readyz").json()["status"] == "ready"
-    assert (tmp_path / "tasks.db").exists()
-
-
-@pytest.mark.postgres
-@pytest.mark.parametrize("order", ["forwards", "backwards"])
-def test_chapter_passes_twice_in_any_order(postgres_url: str, order: str, tmp_path: Path) -> None:
-    """The chapter's own tests hold on one database, repeated, forwards and backwards."""
-    source = (Path(__file__).parent / "chapter.py").read_text(encoding="utf-8")
-    (tmp_path / "test_chapter.py").write_text(source)
-    names = ["test_create_task", "test_create_task_empty_title", "test_database_integration"]
-    chosen = [f"test_chapter.py::{n}" for n in (names if order == "forwards" else names[::-1])]
-    env = os.environ | {"DATABASE_URL": postgres_url, "PYTHONPATH": str(ROOT)}
-    env.pop("REDIS_URL", None)
-    for _ in range(2):
-        words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
-        done = subprocess.run(
-            words, cwd=tmp_path, env=env, check=False, capture_output=True, text=True
-        )
-        assert "3 passed" in done.stdout, done.stdout
-
-
-@pytest.mark.postgres
-async def test_workers_that_start_together_migrate_once(servers: Servers) -> None:
-    """An empty database and three first requests at once: one migration, no error."""
-    admin = await asyncpg.connect(servers.database_url)
-    name = f"empty_{os.getpid()}"
-    await admin.execute(f"create database {name}")
-    url = f"{servers.database_url.rpartition('/')[0]}/{name}"
-    code = (
-        "from fastapi.testclient import TestClient; from app.main import app; "
-        "print(TestClient(app).post('/tasks', json={'title': 'x'}).status_code)"
-    )
-    env = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
-    processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-c", code, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for _ in range(3)
-    ]
-    printed = [(await process.communicate())[0].split()[-1] for process in processes]
-    await admin.execute(f"drop database {name} with (force)")
-    await admin.close()
-    assert printed == [b"200"] * 3
-
-
-def test_probe_answers_by_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Images without curl ask their own health: 0 when it answers 200, 1 otherwise."""
-    with serving({}, tmp_path) as url:
-        assert probe(f"{url}/healthz") == 0
-        assert probe(f"{url}/nowhere") == 1
-    assert probe(f"http://127.0.0.1:{free_port()}/") == 1
+def test_bare_checkout_serves_from_sqlite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it lies, without any variable: it works, keeps one file and logs JSON only."""
+    checkout = tmp_path / "50% of a path"
+    shutil.copytree(ROOT / "app", checkout / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    with serving({"PYTHONPATH": str(checkout)}, checkout) as url:
+        with httpx.Client(base_url=url) as client:
+            assert client.post("/tasks", json={"title": "one"}).json()["id"] == 1
+            assert client.get("/readyz").json()["status"] == "ready"
+        assert [probe(f"{url}/healthz"), probe(f"{url}/nowhere")] == [0, 1]
     assert '200 {"status":"ok"}' in capsys.readouterr().out
+    assert (checkout / "tasks.db").exists()
+    logged = [json.loads(line) for line in (checkout / "log").read_text().splitlines()]
+    requests = [line["path"] for line in logged if line["event"] == "request"]
+    assert requests == ["/tasks", "/readyz", "/healthz", "/nowhere"]
+    others = [line["event"] for line in logged if line["event"] != "request"]
+    assert "Application startup complete." in others
+    assert not [event for event in others if "/tasks" in event]
+
+
+async def run_chapter(database_url: str, folder: Path, names: list[str]) -> str:
+    """Run the chapter's tests in one order, then in the other, and return what was printed."""
+    # Hypothesis would cost as much as all the rest of the start.
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    tests = [f"test_chapter.py::{name}" for name in names]
+    tests += [f"test_again.py::{name}" for name in reversed(names)]
+    words = [sys.executable, "-m", "pytest", *options, *tests]
+    env = ENVIRONMENT | {"DATABASE_URL": database_url}
+    done = await anyio.run_process(words, cwd=folder, env=env, check=False)
+    return done.stdout.decode()
+
+
+@pytest.mark.postgres
+async def test_chapter_passes_twice_in_any_order(databases: Databases, tmp_path: Path) -> None:
+    """The chapter's own tests hold on one database, at first empty, forwards and backwards."""
+    for name in ("test_chapter.py", "test_again.py"):
+        shutil.copyfile(Path(__file__).parent / "chapter.py", tmp_path / name)
+    async with databases.new() as one, databases.new() as another:
+        printed = await asyncio.gather(
+            run_chapter(one, tmp_path, CHAPTER), run_chapter(another, tmp_path, CHAPTER[::-1])
+        )
+    for output in printed:
+        assert "6 passed" in output, output
+
+
+WORKERS = """
+import os, traceback
+import alembic.command, asyncpg, redis.asyncio, sqlalchemy.ext.asyncio  # once for all three
+from fastapi.testclient import TestClient
+for _ in range(3):
+    if os.fork() == 0:
+        status = 0
+        try:
+            from app.main import app
+            status = TestClient(app).post("/tasks", json={"title": "x"}).status_code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status != 200)  # at once: to tidy up a copied interpreter takes seconds
+print("exit codes:", *sorted(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(3)))
+"""
+
+
+@pytest.mark.postgres
+async def test_workers_that_start_together_migrate_once(databases: Databases) -> None:
+    """An empty database and three first requests at once: one migration, no error."""
+    async with databases.new() as url:
+        words = [sys.executable, "-c", WORKERS]
+        done = await anyio.run_process(words, env=ENVIRONMENT | {"DATABASE_URL": url})
+        connection = await asyncpg.connect(url)
+        stored = await connection.fetchval("select count(*) from tasks")
+        await connection.close()
+    assert done.stdout.decode().splitlines()[-1] == "exit codes: 0 0 0", done.stderr.decode()
+    assert stored == 3
+
+
+def test_probe_of_nobody_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody listens the exit code is 1, and the reason is said."""
+    assert probe(f"http://127.0.0.1:{free_port()}/") == 1
+    assert "refused" in capsys.readouterr().err
 
 
 def test_ready_names_the_culprit() -> None:

@@ -236,14 +236,22 @@ def test_signal_before_the_run_ends_it_in_words(
     small: Pipeline, number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever is being done, reading a secret here, is given up at once."""
-    line = f"sleep 0.3; kill -{number} {os.getpid()}; exec sleep 60"
+    pipe, is_over = small.root / "pipe", threading.Event()
+    os.mkfifo(pipe)
 
-    @small.stage(secrets={"token": Secret.command(f"sh -c '{line}'")})
+    @small.stage(secrets={"token": Secret.file(pipe)})
     def wait(token: object) -> None: ...
 
+    def interrupt() -> None:
+        with pipe.open("w"):  # once it is being read
+            os.kill(os.getpid(), number)
+            is_over.wait(10)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     before = signal.getsignal(signal.SIGTERM)
     assert small.main(["--only", "wait"]) == code
     assert capsys.readouterr() == ("", f"interrupted by {number.name}\n")
+    is_over.set()
     assert signal.getsignal(signal.SIGTERM) is before
 
 

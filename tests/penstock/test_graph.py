@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -74,6 +75,19 @@ def test_dependants_reach_through_every_level(names: str, expected: str) -> None
 def test_closure_holds_the_stages_and_all_that_they_need(names: str, expected: str) -> None:
     """Nothing that a stage needs, directly or not, is left out, and nothing else is in."""
     assert DIAMOND.closure(names) == set(expected)
+
+
+def test_stage_that_two_ways_lead_to_is_looked_at_once() -> None:
+    """A ladder of diamonds, with a million ways through it, does not take a million looks."""
+    looks: list[str] = []
+
+    class Needs(dict[str, Sequence[str]]):
+        def __getitem__(self, name: str) -> Sequence[str]:
+            looks.append(name)
+            return super().__getitem__(name)
+
+    assert Graph(Needs(DIAMOND.needs)).closure("d") == set("abcd")
+    assert sorted(looks) == ["a", "b", "c", "d"]
 
 
 @given(acyclic())

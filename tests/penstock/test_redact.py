@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock import redact
 from penstock.redact import MASK, MIN_BYTES, Redactor
 
 if TYPE_CHECKING:
@@ -180,6 +181,10 @@ def test_entangled_secrets_leave_no_rest(secrets: list[str], text: str, shown: s
         ("pä ss/wö=rd", "p%c3%a4+ss/w%c3%b6%3drd"),
         ("p!ss(word)?", "p!ss(word)%3F"),
         ("p$ss&word@", "p$ss&word%40"),
+        ("Pä SS/WÖrd", "P%c3%a4%20SS%2fW%c3%96rd"),
+        ("it!'()*s b", "it!'()*s%20b"),
+        ("it$&+,;=s b", "it$&+,;=s%20b"),
+        ("it!#$&'()*+,/:;=?@s b", "it!#$&'()*+,/:;=?@s%20b"),
         ("pass/word", "pass\\/word"),
         ("<pass&word>", "\\u003cpass\\u0026word\\u003e"),
         ('it\'s "it"', 'it\\\'s "it"'),
@@ -230,6 +235,31 @@ def test_large_secret_is_masked() -> None:
     assert shown == f"<{MASK}|{MASK}\n>"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"), [("密码", "***"), ("<密码>", "<***>"), ("密码密码", "***"), ("密", "密")]
+)
+def test_two_characters_may_be_six_bytes(text: str, shown: str) -> None:
+    """The shortest secret there can be is found everywhere, at the very start too."""
+    assert streamed(redactor("密码"), text, range(len(text))) == shown
+
+
+def test_chunks_do_not_prepare_the_search_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only another secret does: a log has many more lines than there are secrets."""
+    made: list[set[str]] = []
+
+    class Index(redact._Index):
+        def __init__(self, needles: set[str]) -> None:
+            made.append(needles)
+            super().__init__(needles)
+
+    monkeypatch.setattr(redact, "_Index", Index)
+    known = redactor("password")
+    assert [known.mask("a password") for _ in range(3)] == ["a ***"] * 3
+    known.add("password")
+    assert known.mask("a password") == "a ***"
+    assert len(made) == 1
+
+
 def test_secret_is_masked_from_when_it_is_learnt() -> None:
     """A stream that is open already masks it, also where its beginning is still held back."""
     known = redactor("pass-of-somebody")
@@ -272,6 +302,7 @@ def test_short_values_are_not_masked(value: str) -> None:
     """Under six bytes a mask would blank ordinary words; the caller warns."""
     known = Redactor()
     assert not known.add(value)
+    assert known.knows_any is False
     assert known.mask(f"a test {value} abcd") == f"a test {value} abcd"
 
 
@@ -316,3 +347,4 @@ def test_repr_shows_no_secret() -> None:
     """A redactor in a traceback or a debugger tells how many secrets it knows, once each."""
     known = redactor("password", "password", "pass-word")
     assert repr(known) == "<Redactor of 2 secrets>"
+    assert known.knows_any is True

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from penstock.events import (
     StageStarted,
 )
 from penstock.model import Outcome, Result, Skip, Stage
-from penstock.runner import Runner, backoff_s, verdict, warnings
+from penstock.runner import Runner, Verdict, backoff_s, verdict, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -192,6 +193,7 @@ TABLE = [
     ("a; z(always): a", "a=fail z=error", "", "a=fail z=error", 1),
     ("a; b: a; z(always): b", "a=fail", "", "a=fail b=skip z=pass", 1),
     ("a; z(always): a*", "a=fail", "", "a=fail z=skip", 1),
+    ("a; b: a; z(always): a*", "a=fail", "", "a=fail b=skip z=skip", 1),
     ("a; b; z(always): a* b", "a=fail b=slow", "", "a=fail b=cancel z=skip", 1),
     ("a; b; z(always): b", "a=fail b=slow", "", "a=fail b=cancel z=pass", 1),
     ("a; y(always): a; z(always): y", "a=fail y=fail", "", "a=fail y=fail z=pass", 1),
@@ -272,6 +274,21 @@ async def test_skip_and_cancel_name_the_root_cause() -> None:
     assert {outcomes[name].root for name in ("b", "c", "d", "beside")} == {"a"}
 
 
+async def test_failure_stops_the_run_once() -> None:
+    """The record has one stop, which names the first failure and sets no exit code of its own."""
+    play = Play(parse(PAIR), {"a": "fail", "b": "fail"})
+    await play.run()
+    stops = [event for event in play.log if isinstance(event, RunStopped)]
+    assert stops == [RunStopped(result=Result.FAILURE, reason="because a failed", root="a")]
+
+
+async def test_teardown_that_lacks_what_it_takes_is_never_started() -> None:
+    """Also when the last of its other needs is only skipped by the stop."""
+    play = Play(parse("a; b; z(always): a* b"), {"a": "fail"})
+    assert (await play.run(jobs=1))["z"].reason == "because a failed"
+    assert play.started() == ["a"]
+
+
 async def test_skip_behind_a_skipped_stage_says_so() -> None:
     """The reason stands once, at the stage that has it; what is behind names that stage."""
     outcomes = await Play(parse("a(off); b: a; c: b")).run()
@@ -339,6 +356,12 @@ async def test_every_attempt_is_kept() -> None:
     assert ended.passed
 
 
+async def test_attempt_keeps_what_its_class_was_read_from() -> None:
+    """Result, reason and exit code of a failed try are those that it had."""
+    (tried,) = (await Play(parse("a(retry75)"), {"a": "fail75 pass"}).run())["a"].attempts
+    assert (tried.result, tried.reason, tried.exit_code) == (Result.FAILURE, "fail75", 75)
+
+
 async def test_attempts_wait_longer_each_time() -> None:
     """The wait doubles, is bounded, and two stages do not come back at the same moment."""
     waits: list[int] = []
@@ -353,6 +376,35 @@ async def test_attempts_wait_longer_each_time() -> None:
     assert all(1.0 <= backoff_s(3) <= 2.0 for _ in range(50))
     assert all(15.0 <= backoff_s(50) <= 30.0 for _ in range(50))
     assert len({backoff_s(1) for _ in range(5)}) > 1
+
+
+def test_longest_wait_is_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It doubles from half a second up to that, and chance takes off half of it at most."""
+    monkeypatch.setattr("random.uniform", lambda _low, high: high)
+    assert [backoff_s(before) for before in (1, 2, 6, 7, 50)] == [0.5, 1.0, 16.0, 30.0, 30.0]
+    monkeypatch.setattr("random.uniform", lambda low, _high: low)
+    assert backoff_s(1) == 0.25
+
+
+async def test_attempts_wait_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says nothing of delays gets those that grow."""
+    monkeypatch.setattr("penstock.runner.backoff_s", lambda before: before / 1000)
+    play = Play(parse("a(retry)"), {"a": "error-service"})
+    await play.run(delay_s=None)
+    delays = [event.delay_s for event in play.log if isinstance(event, StageRetried)]
+    assert delays == [0.001, 0.002]
+
+
+async def test_stage_that_was_told_to_end_is_not_tried_again() -> None:
+    """What fails within the grace of a stop stays failed, whatever its class."""
+
+    def interrupt(runner: Runner, event: Event) -> None:
+        if isinstance(event, StageStarted):
+            runner.stop(Result.CANCELLATION, "interrupted", exit_code=130, grace_s=5.0)
+
+    play = Play(parse("a(retry)"), {"a": "error-service pass"}, on=interrupt)
+    ended = (await play.run())["a"]
+    assert (ended.result, ended.attempts) == (Result.ERROR, ())
 
 
 async def test_interrupt_while_waiting_for_another_attempt_ends_it() -> None:
@@ -387,6 +439,19 @@ async def test_stages_found_out_run_before_what_needs_their_finder() -> None:
     assert outcomes["b"].reason == "because a[y] failed"
     assert runner.stages["b"].takes == ("a", "a[x]", "a[y]")
     assert seen == []
+
+
+async def test_stages_found_out_hand_on_what_they_made() -> None:
+    """Who needs their finder is given their outcomes behind its own."""
+    found = tuple(Stage(name=f"a[{n}]", family="a", needs=("a",)) for n in ("x", "y"))
+    seen: dict[str, list[str]] = {}
+
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+        seen[stage.name] = list(needed)
+        return Outcome(result=Result.SUCCESS, spawned=found if stage.name == "a" else ())
+
+    await Runner(parse("a; b: a").values(), execute, emit=lambda _: None).run()
+    assert seen == {"a": [], "a[x]": ["a"], "a[y]": ["a"], "b": ["a", "a[x]", "a[y]"]}
 
 
 async def test_stop_before_the_run_starts_nothing() -> None:
@@ -424,6 +489,47 @@ async def test_engine_lost_during_teardown_ends_the_teardown() -> None:
     outcomes = await play.run()
     assert results(outcomes) == expected("a=fail z=error")
     assert outcomes["z"].reason == "the engine stopped answering"
+
+
+async def test_later_stop_leaves_teardown_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first stop left does not grow by a second one."""
+    monkeypatch.setattr("penstock.runner.TEARDOWN_GRACE_S", 0.01)
+
+    def stop(runner: Runner, event: Event) -> None:
+        if isinstance(event, StageStarted):
+            left_s = 0.05 if event.stage == "a" else 60.0
+            runner.stop(Result.CANCELLATION, "interrupted", exit_code=130, teardown_s=left_s)
+
+    play = Play(parse("a; z(always): a"), turns={"z": ENDLESS}, on=stop)
+    assert results(await play.run()) == expected("a=cancel z=timeout")
+
+
+async def test_teardown_that_its_time_does_not_reach_is_never_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When one teardown stage has used up the time, the next one is cancelled."""
+    monkeypatch.setattr("penstock.runner.TEARDOWN_GRACE_S", 0.01)
+
+    def stop(runner: Runner, event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage == "a":
+            runner.stop(Result.CANCELLATION, "interrupted", exit_code=130, teardown_s=0.02)
+
+    play = Play(parse("a; y(always): a; z(always): y"), turns={"y": ENDLESS}, on=stop)
+    assert results(await play.run()) == expected("a=cancel y=timeout z=cancel")
+    assert play.started() == ["a", "y"]
+
+
+async def test_no_time_for_teardown_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However coarse the clock is, nothing starts."""
+    now = anyio.current_time()
+    monkeypatch.setattr(anyio, "current_time", lambda: now)
+
+    def lose(runner: Runner, event: Event) -> None:
+        if isinstance(event, StageFinished) and event.stage == "a":
+            runner.stop(Result.ERROR, "the engine stopped answering", exit_code=4, teardown_s=0)
+
+    play = Play(parse("a; z(always): a"), on=lose)
+    assert results(await play.run()) == expected("a=pass z=skip")
 
 
 async def test_first_reason_to_stop_wins() -> None:
@@ -473,6 +579,46 @@ async def test_deadline_of_the_run_ends_what_runs_and_leaves_time_for_teardown(
     assert verdict(stages, outcomes, play.runner.stops).exit_code == 124
 
 
+async def test_stop_does_not_lengthen_the_deadline_of_teardown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A teardown stage that runs already is still ended at its own."""
+    monkeypatch.setattr("penstock.runner.GRACE_S", 0.01)
+    play = Play(parse("a; z(always short)"), {"a": "fail"}, {"a": 5, "z": ENDLESS})
+    assert results(await play.run()) == expected("a=fail z=timeout")
+
+
+async def test_run_past_its_deadline_says_what_is_left() -> None:
+    """A quarter of a minute for what runs, which may still pass, and a minute for teardown."""
+    play = Play(parse("a; b: a; z(always): b"), turns={"a": SLOW})
+    outcomes = await play.run(deadline_s=0.0)
+    assert results(outcomes) == expected("a=pass b=skip z=pass")
+    reason = "because the run's deadline of 0 s passed"
+    assert play.runner.stops == [
+        RunStopped(
+            result=Result.TIMEOUT, reason=reason, exit_code=124, grace_s=15.0, teardown_s=60.0
+        )
+    ]
+
+
+async def test_work_that_begins_too_late_is_told_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its deadline is never negative."""
+    told: list[float] = []
+    now = anyio.current_time
+    late_s = itertools.count(step=100.0)
+    monkeypatch.setattr(anyio, "current_time", lambda: now() + next(late_s))
+
+    async def execute(
+        stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
+    ) -> Outcome:
+        del stage, needed, attempt
+        told.append(deadline_s)
+        return Outcome(result=Result.SUCCESS)
+
+    await Runner(parse("a").values(), execute, emit=lambda _: None, deadline_s=50.0).run()
+    assert told == [0.0]
+
+
 async def test_work_knows_how_long_it_may_take() -> None:
     """It is told the nearer of its own deadline and that of the run."""
     told: dict[str, float] = {}
@@ -484,10 +630,10 @@ async def test_work_knows_how_long_it_may_take() -> None:
         told[stage.name] = deadline_s
         return Outcome(result=Result.SUCCESS)
 
-    stages = [Stage(name="short", deadline_s=5.0), Stage(name="long", deadline_s=500.0)]
+    stages = [Stage(name=f"{deadline_s:g}", deadline_s=deadline_s) for deadline_s in (0.5, 5, 500)]
     await Runner(stages, execute, emit=lambda _: None, deadline_s=50.0).run()
-    assert told["short"] == 5.0
-    assert 49.0 < told["long"] <= 50.0
+    assert (told["0.5"], told["5"]) == (0.5, 5.0)
+    assert 49.0 < told["500"] <= 50.0
 
 
 async def test_run_that_ends_in_time_is_not_held_by_its_deadline() -> None:
@@ -647,6 +793,16 @@ def test_verdict_ranks_interrupts_bugs_engines_deadlines_and_red_gates(
     stopped = [RunStopped(result=result, reason="r", exit_code=code) for result, code in stops]
     ended = verdict(parse(text), ends, stopped)
     assert (ended.result, ended.root, ended.exit_code) == expected_
+
+
+def test_verdict_repeats_the_reason() -> None:
+    """That of the stage at fault, none for a green run, and its own when nothing ran."""
+    ends = (OK, RED, outcome("skip"))
+    assert [verdict(parse("a"), {"a": ended}) for ended in ends] == [
+        Verdict(Result.SUCCESS, "", "", 0),
+        Verdict(Result.FAILURE, "a", "fail", 1),
+        Verdict(Result.SKIP, "", "nothing that is required ran", 5),
+    ]
 
 
 def test_bug_of_ours_outranks_all_but_an_interrupt() -> None:

@@ -1,0 +1,168 @@
+"""However a run ends, it ends in words, with a record and with its own exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.engine.conftest import ROOT
+
+if TYPE_CHECKING:
+    from tests.engine.conftest import Project
+
+pytestmark = pytest.mark.engine
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+TWO_STAGES = """
+@pipeline.stage
+def green(python):
+    return Command(python, "true")
+
+@pipeline.stage(needs=[green])
+def red(python):
+    return Command(python, "printf 'größer %s' x; exit 7", shell=True)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize("after_s", [0.0, 0.3, 0.8, 1.5])
+def test_signal_while_the_run_begins_leaves_a_summary_and_a_record(
+    project: Project, number: signal.Signals, code: int, after_s: float
+) -> None:
+    """Importing the SDK, starting the CLI, connecting: each of them can be interrupted."""
+    project.write(TWO_STAGES.replace("true", "sleep 63"))
+
+    def has_begun(events: str) -> bool:
+        time.sleep(after_s if "run_started" in events else 0)
+        return "run_started" in events
+
+    run = project.interrupt(number, has_begun)
+    assert (run.code, run.record["exit_code"], run.record["result"]) == (code, code, "cancellation")
+    assert f"PIPELINE STOPPED ✗ (interrupted by {number.name})" in run.out
+    assert "red: CANCELLED" in run.out
+    assert "Traceback" not in run.out
+    assert run.took_s < 6
+
+
+def test_second_signal_ends_at_once(project: Project) -> None:
+    """Whoever cannot wait for the clean-up says so once more."""
+    project.write(TWO_STAGES)
+    child = project.start()
+    events = project.folder / "reports/events.jsonl"
+    while not events.exists() or "run_started" not in events.read_text():
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    began = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=10)
+    assert child.returncode == 130
+    assert time.monotonic() - began < 1
+
+
+def test_engine_that_does_not_answer_can_be_interrupted(project: Project) -> None:
+    """Somebody listens at its address and says nothing; nothing is waited for."""
+    project.write(TWO_STAGES)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        child = project.start("--engine", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        time.sleep(4)
+        began = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "PIPELINE STOPPED ✗ (interrupted by SIGINT)" in out
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("tcp://127.0.0.1:1", "connection refused; does Docker run here"),
+        ("unix:///nowhere.sock", "no such file or directory; does Docker run here"),
+        ("bogus://x", 'start engine: no driver for scheme "bogus" found; does Docker run here'),
+    ],
+)
+def test_unreachable_engine_is_told_in_one_sentence(project: Project, url: str, words: str) -> None:
+    """The cause and the next step, without colours, log lines and trace ids."""
+    project.write(TWO_STAGES)
+    subprocess.run(["git", "init", "-q"], cwd=project.folder, check=True)
+    subprocess.run(["git", "remote", "add", "x", "/nowhere"], cwd=project.folder, check=True)
+    run = project.run("--engine", url)
+    assert run.code == 4
+    assert run.record["reason"].startswith(f"cannot reach the Dagger engine {url}: {words}")
+    assert "green: SKIPPED (because there is no engine)\n" in run.out
+    assert not {"\x1b", "Unknown child process", "WARN "} & set(run.out)
+    assert run.took_s < 10
+
+
+def test_closed_pipe_costs_the_output_only(project: Project) -> None:
+    """`| head -1` shows a line, and the run ends with its own code and record."""
+    project.write(TWO_STAGES)
+    line = f'"{sys.executable}" pipeline.py | head -1; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=project.folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "ci")},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("green ....")
+    assert json.loads((project.folder / "reports/run.json").read_text())["exit_code"] == 1
+
+
+def test_terminal_without_unicode_loses_nothing(project: Project) -> None:
+    """What it cannot show is escaped, and what follows is there."""
+    project.write(TWO_STAGES)
+    run = project.run(PYTHONIOENCODING="ascii")
+    assert run.code == 1
+    assert r"  | gr\xf6\xdfer x" in run.out
+    assert "reproduce: python pipeline.py --only red" in run.out
+
+
+def test_full_disk_leaves_a_green_run_green(project: Project) -> None:
+    """Loudly: neither the record of the run nor its memory could be written."""
+    project.write(TWO_STAGES.replace("exit 7", "exit 0"))
+    for folder, name in (("reports", "events.jsonl"), (".penstock", "state.json")):
+        (project.folder / folder).mkdir()
+        (project.folder / folder / name).symlink_to("/dev/full")
+    (project.folder / ".penstock/state.json").unlink()
+    (project.folder / ".penstock/state.json/full").mkdir(parents=True)
+    run = project.run()
+    assert run.code == 0
+    assert "All stages passed ✓" in run.out
+    assert run.out.count("WARNING: cannot write") == 2
+    assert run.record["exit_code"] == 0
+
+
+def test_two_runs_in_one_folder_take_turns(project: Project) -> None:
+    """The second begins when the first has ended, and each has all of its events."""
+    project.write(TWO_STAGES)
+    first = project.start()
+    lock = project.folder / ".penstock/lock"
+    while not lock.exists() or not lock.read_text():
+        time.sleep(0.02)
+    second = project.run()
+    assert first.wait(60) == 1
+    first_out, _ = first.communicate()
+    assert second.out.startswith(f"another run (process {first.pid}) works in {project.folder}: ")
+    assert second.code == 1
+    assert [run.count("reproduce:") for run in (first_out, second.out)] == [1, 1]
+    assert "green ................................... PASSED (cached)" in second.out
+
+
+@pytest.mark.parametrize("program", ["python3 -m ci", ""])
+def test_reproduce_line_is_what_a_user_can_type(project: Project, program: str) -> None:
+    """Whoever started the pipeline by other words has told them."""
+    project.write(TWO_STAGES)
+    run = project.run("--only", "red", PENSTOCK_PROGRAM=program)
+    assert f"reproduce: {program or 'python pipeline.py'} --only red" in run.out
