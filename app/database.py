@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,7 +30,7 @@ class Database:
         self.url = url
         # Without the lifespan each request may have an event loop of its own, which no pooled
         # connection survives: so a connection per request, until `pool` says otherwise.
-        self._engine = self._connect(pooled=False)
+        self._single = self._engine = self._connect(pooled=False)
         self._migrating = threading.Lock()
         self._is_migrated = False
 
@@ -43,13 +44,12 @@ class Database:
     @asynccontextmanager
     async def pool(self) -> AsyncIterator[None]:
         """Keep connections between requests while one event loop serves them all."""
-        single = self._engine
         self._engine = self._connect(pooled=True)
         try:
             yield
         finally:
             await self._engine.dispose()
-            self._engine = single
+            self._engine = self._single
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -73,7 +73,14 @@ class Database:
         with self._migrating:
             if not self._is_migrated:
                 command.upgrade(alembic_config(self.url), "head")
+                asyncio.run(_introduce(self._single))
                 self._is_migrated = True
+
+
+async def _introduce(engine: AsyncEngine) -> None:
+    """Make an engine's first connection, which two event loops cannot make at the same time."""
+    async with engine.connect():
+        pass
 
 
 def alembic_config(url: URL) -> Config:

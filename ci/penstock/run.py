@@ -45,7 +45,10 @@ async def run(plan: Plan, secrets: Mapping[tuple[str, str], str], redactor: Reda
     """
     # Signals are heard from here on, also while Dagger is imported in a thread beside the loop.
     with anyio.open_signal_receiver(*SIGNAL_CODES) as signals:
-        return await _run(plan, secrets, redactor, signals)
+        code = await _run(plan, secrets, redactor, signals)
+    if code in SIGNAL_CODES.values():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for the impatient
+    return code
 
 
 async def _run(

@@ -158,13 +158,6 @@ def client(request: pytest.FixtureRequest, settings: Settings) -> Iterator[TestC
 
 
 @pytest.fixture
-def postgres_client(postgres_url: str) -> Iterator[TestClient]:
-    """A client of the service on PostgreSQL, with its lifespan."""
-    with TestClient(create_app(Settings(database_url=postgres_url, redis_url=""))) as client:
-        yield client
-
-
-@pytest.fixture
 def client_without_database() -> TestClient:
     """A client of a service that answers 503 as soon as it needs its database."""
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nowhere", redis_url="")

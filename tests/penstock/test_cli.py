@@ -239,7 +239,7 @@ def test_signal_before_the_run_ends_it_in_words(
     pipe, is_over = small.root / "pipe", threading.Event()
     os.mkfifo(pipe)
 
-    @small.stage(secrets={"token": Secret.file(pipe)})
+    @small.stage(secrets={"token": Secret.file(str(pipe))})
     def wait(token: object) -> None: ...
 
     def interrupt() -> None:

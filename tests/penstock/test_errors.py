@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.errors import did_you_mean, plain_words
+from penstock.errors import ServiceError, did_you_mean, plain_words
 
 # As the CLI 0.21.8 printed it, shortened.
 CLI = """\
@@ -45,3 +45,10 @@ def test_nearest_name_is_offered() -> None:
     """Unless none is near."""
     assert did_you_mean("biuld", ["build", "test"]) == "; did you mean 'build'?"
     assert did_you_mean("x", ["build", "test"]) == ""
+
+
+def test_broken_service_is_named_with_what_it_said() -> None:
+    """Its output is kept apart from the sentence, and its class allows another attempt."""
+    error = ServiceError("postgres", "exited with exit code 9", "last words")
+    assert str(error) == "service 'postgres' exited with exit code 9"
+    assert (error.output, error.exit_code, error.fault) == ("last words", 4, "service")

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import re
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -197,6 +198,7 @@ TABLE = [
     ("a; b; z(always): a* b", "a=fail b=slow", "", "a=fail b=cancel z=skip", 1),
     ("a; b; z(always): b", "a=fail b=slow", "", "a=fail b=cancel z=pass", 1),
     ("a; y(always): a; z(always): y", "a=fail y=fail", "", "a=fail y=fail z=pass", 1),
+    ("a; b; c; d; z(always)", "a=fail", "-j1", "a=fail b=skip c=skip d=skip z=pass", 1),
     ("a(off); z(always): a", "", "", "a=skip z=pass", 5),
     ("a; z(always maybe): a", "z=fail", "", "a=pass z=allowed", 0),
     # Retries, by class only.
@@ -334,6 +336,9 @@ async def test_longest_way_goes_first() -> None:
     play = Play(stages)
     await play.run(jobs=1)
     assert play.started() == ["b", "a", "d", "e", "c"]
+    unknown = Play(parse("c; b; a"))
+    await unknown.run(jobs=1)
+    assert unknown.started() == ["c", "b", "a"]
 
 
 async def test_locks_keep_their_holders_apart_and_nobody_else() -> None:
@@ -344,6 +349,7 @@ async def test_locks_keep_their_holders_apart_and_nobody_else() -> None:
     await play.run()
     assert {"a", "b"} not in [running & {"a", "b"} for running in together]
     assert any({"b", "c"} <= running for running in together)
+    assert play.started() == ["a", "c", "b"]
 
 
 async def test_every_attempt_is_kept() -> None:
@@ -387,12 +393,18 @@ def test_longest_wait_is_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_attempts_wait_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who says nothing of delays gets those that grow."""
+    """Who says nothing of delays gets those that grow, and they are kept."""
+    slept: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        slept.append(delay_s)
+
+    monkeypatch.setattr(anyio, "sleep", sleep)
     monkeypatch.setattr("penstock.runner.backoff_s", lambda before: before / 1000)
     play = Play(parse("a(retry)"), {"a": "error-service"})
     await play.run(delay_s=None)
     delays = [event.delay_s for event in play.log if isinstance(event, StageRetried)]
-    assert delays == [0.001, 0.002]
+    assert delays == slept == [0.001, 0.002]
 
 
 async def test_stage_that_was_told_to_end_is_not_tried_again() -> None:
@@ -450,8 +462,10 @@ async def test_stages_found_out_hand_on_what_they_made() -> None:
         seen[stage.name] = list(needed)
         return Outcome(result=Result.SUCCESS, spawned=found if stage.name == "a" else ())
 
-    await Runner(parse("a; b: a").values(), execute, emit=lambda _: None).run()
+    runner = Runner(parse("a; b: a; c(off): a").values(), execute, emit=lambda _: None)
+    await runner.run()
     assert seen == {"a": [], "a[x]": ["a"], "a[y]": ["a"], "b": ["a", "a[x]", "a[y]"]}
+    assert runner.stages["c"].needs == ("a",)  # it had its end before they were found
 
 
 async def test_stop_before_the_run_starts_nothing() -> None:
@@ -485,10 +499,10 @@ async def test_engine_lost_during_teardown_ends_the_teardown() -> None:
         if isinstance(event, StageStarted) and event.stage == "z":
             runner.stop(Result.ERROR, "the engine stopped answering", exit_code=4, teardown_s=0)
 
-    play = Play(parse("a; z(always): a"), {"a": "fail"}, {"z": ENDLESS}, on=stop)
+    play = Play(parse("a; z(always): a; zz(always): z"), {"a": "fail"}, {"z": ENDLESS}, on=stop)
     outcomes = await play.run()
-    assert results(outcomes) == expected("a=fail z=error")
-    assert outcomes["z"].reason == "the engine stopped answering"
+    assert results(outcomes) == expected("a=fail z=error zz=skip")
+    assert {outcomes[name].reason for name in ("z", "zz")} == {"the engine stopped answering"}
 
 
 async def test_later_stop_leaves_teardown_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -668,6 +682,14 @@ async def test_durations_are_of_the_stage_itself() -> None:
 
     outcomes = await Runner(parse("a; b: a").values(), execute, emit=lambda _: None).run()
     assert all(0.04 < outcome.duration_s < 0.09 for outcome in outcomes.values())
+
+
+async def test_each_attempt_has_its_own_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what was tried before nor the wait in between counts; the clock ticks when read."""
+    clock = SimpleNamespace(monotonic=itertools.count().__next__)
+    monkeypatch.setattr("penstock.runner.time", clock)
+    ended = (await Play(parse("a(retry)"), {"a": "error-service"}).run())["a"]
+    assert [*(tried.duration_s for tried in ended.attempts), ended.duration_s] == [1, 1, 1]
 
 
 async def test_thousand_stages_run_through() -> None:
