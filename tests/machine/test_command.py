@@ -50,7 +50,8 @@ def test_old_python_is_told_so(tmp_path: Path) -> None:
 def test_interrupt_ends_a_set_up_with_130() -> None:
     """And says that nothing is lost."""
     code = (
-        "import sys, time; sys.path.insert(0, 'ci')\n"
+        "import signal, sys, time; sys.path.insert(0, 'ci')\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in shell jobs
         "from engine import choose, command\n"
         "def ensure(*_, **__): print('on', flush=True); time.sleep(60)\n"
         "choose.ensure = ensure\n"
