@@ -12,12 +12,12 @@ from penstock.errors import DefinitionError, did_you_mean
 from penstock.graph import Graph
 from penstock.model import FAULTS, Fault, Function, Provider, Stage
 from penstock.place import calling_file, place_of, project_root
+from penstock.when import Condition
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from penstock.secrets import Secret
-    from penstock.when import Condition
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,6 +65,14 @@ class StageOptions(TypedDict, total=False):
 # Options that are handed on to the runner as they are.
 POLICY = ("gate", "allow_failure", "always", "deadline_s", "retries", "retry_on", "uses", "tags")
 LISTS = ("needs", "retry_on", "uses", "tags", "exclude")
+KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(LISTS, (Sequence, "write a list")),
+    **dict.fromkeys(("gate", "allow_failure", "always"), (bool, "write True or False")),
+    "deadline_s": (int | float, "write a number of seconds"),
+    "retries": (int, "write a whole number"),
+    "when": (Condition, "take a condition from `penstock.when`"),
+    **dict.fromkeys(("matrix", "secrets"), (Mapping, "write a dict")),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,7 +223,12 @@ class Pipeline:
 
         def define(function: F) -> F:
             if name := self._name(function):
-                self._add(Definition(name=name, function=function, options=options))
+                wrong = _wrong_kinds(options)
+                kept: Any = {n: value for n, value in options.items() if n not in wrong}
+                definition = Definition(name=name, function=function, options=kept)
+                head = f"{definition.place}: stage '{name}'"
+                self._findings += [f"{head} {words}" for words in wrong.values()]
+                self._add(definition)
             return function
 
         return define if function is None else define(function)
@@ -418,15 +431,28 @@ def _is_teardown(definition: Definition) -> bool:
     return definition.options.get("always", False)
 
 
+def _wrong_kinds(options: StageOptions) -> dict[str, str]:
+    """Return what is wrong with each option whose value is of another kind than its type says."""
+    wrong: dict[str, str] = {}
+    for name, value in options.items():
+        kind, words = KINDS.get(name, (object, ""))
+        if not isinstance(value, kind) or (kind is Sequence and isinstance(value, (str, bytes))):
+            what = "one text" if isinstance(value, str) else _described(value)
+            wrong[name] = f"has {what} as `{name}`; {words}"
+    return wrong
+
+
+def _described(value: object) -> str:
+    name = getattr(value, "__name__", None)
+    return f"the function '{name}'" if inspect.isroutine(value) else f"{value!r}"
+
+
 def _option_findings(definition: Definition) -> Iterator[str]:
     """Yield what is wrong with a stage by itself."""
     options = definition.options
     for name in options.keys() - StageOptions.__annotations__.keys():
         hint = did_you_mean(name, StageOptions.__annotations__)
         yield f"has the option '{name}', which `stage` does not know{hint}"
-    for name in LISTS:
-        if isinstance(options.get(name), str):
-            yield f"has one text as `{name}`; write a list"
     if options.get("gate") and options.get("allow_failure"):
         yield "is a gate and allowed to fail; a gate that lets everything through is none"
     if not options.get("deadline_s", 1) > 0:
@@ -437,6 +463,8 @@ def _option_findings(definition: Definition) -> Iterator[str]:
         if isinstance(wanted, str) and wanted not in FAULTS:
             hint = did_you_mean(wanted, FAULTS) or f"; there are {', '.join(FAULTS)} and exit codes"
             yield f"is tried again on '{wanted}', which is no class of faults{hint}"
+        if isinstance(wanted, int) and wanted < 1:
+            yield f"is tried again on the exit code {wanted}, with which no command fails"
     condition = options.get("when")
     if condition is not None and condition.only_on >= {"branch", "tag"}:
         yield "can never run: it wants a branch and a tag, and a run is on one of them"

@@ -298,7 +298,7 @@ class Runner:
             result = Result.CANCELLATION if stop.result is Result.FAILURE else stop.result
             return Outcome(result=result, reason=stop.reason, root=stop.root)
         words = f"ran longer than its deadline of {stage.deadline_s:g} s"
-        if self.stops:
+        if self.stops and self._ends_at <= anyio.current_time():
             words = "ran longer than teardown may take"
         return Outcome(result=Result.TIMEOUT, reason=words)
 
@@ -367,7 +367,7 @@ class Runner:
 
 def backoff_s(attempts: int) -> float:
     """Return the seconds before another attempt: doubled each time, bounded, with jitter."""
-    longest = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (attempts - 1))
+    longest = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(attempts - 1, 10))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, hides nothing
 
 

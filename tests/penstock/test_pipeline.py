@@ -108,7 +108,10 @@ def broken() -> Pipeline:
     pipeline.stage(deadline_s=0)(named("deadline"))
     pipeline.stage(retries=-1)(named("retries"))
     pipeline.stage(retry_on=["registri"])(named("retry_on"))  # type: ignore[list-item]  # the point
+    pipeline.stage(retry_on=[0])(named("zero"))
     pipeline.stage(tags="slow")(named("text"))
+    for number, (option, value) in enumerate(WRONG_KINDS.items()):
+        pipeline.stage(**{option: value})(named(f"kind{number}"))
     pipeline.stage(dedline_s=5)(named("option"))  # type: ignore[call-overload]  # the point
     pipeline.stage(secrets={"token": Secret.env("T")})(named("secret"))
     pipeline.stage(when=on_branch("main") & on_tag())(named("when"))
@@ -132,7 +135,26 @@ def named(name: str) -> Any:  # noqa: ANN401 - any function
     return namespace[name]
 
 
+WRONG_KINDS: dict[str, Any] = {
+    "needs": named,
+    "matrix": ["14"],
+    "secrets": "token",
+    "when": "main",
+    "deadline_s": "5",
+    "retries": 1.5,
+    "always": "yes",
+    "exclude": {"db": "14"},
+}
 MISTAKES = [
+    "stage 'kind0' has the function 'named' as `needs`; write a list",
+    "stage 'kind1' has ['14'] as `matrix`; write a dict",
+    "stage 'kind2' has one text as `secrets`; write a dict",
+    "stage 'kind3' has one text as `when`; take a condition from `penstock.when`",
+    "stage 'kind4' has one text as `deadline_s`; write a number of seconds",
+    "stage 'kind5' has 1.5 as `retries`; write a whole number",
+    "stage 'kind6' has one text as `always`; write True or False",
+    "stage 'kind7' has {'db': '14'} as `exclude`; write a list",
+    "stage 'zero' is tried again on the exit code 0, with which no command fails",
     "stage 'stranger_needed' needs 'stranger', which is no stage of this pipeline",
     "stage 'container' needs container 'python', which is no stage",
     "stage 'itself' needs itself",
@@ -173,7 +195,7 @@ def test_every_mistake_is_found_at_once_with_its_place(
 
 
 def test_no_mistake_is_told_twice(all_findings: list[str]) -> None:
-    """Twenty-two mistakes are as many lines."""
+    """As many lines as mistakes."""
     assert len(all_findings) == len(MISTAKES)
 
 
