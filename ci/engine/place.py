@@ -6,7 +6,9 @@ import functools
 import hashlib
 import os
 import shutil
+import signal
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +89,15 @@ def scratch() -> Path:
 
 
 def sweep() -> None:
-    """Empty the scratch folder after a call that was killed, unless something is mounted there."""
+    """End what a call that was killed left at work, and empty the scratch folder after it.
+
+    The kernel ends the commands of such a call, and not those which they had started themselves.
+    """
+    ours = os.fsencode(scratch())
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            if ours in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
     if str(scratch()) not in Path("/proc/self/mounts").read_text():
         shutil.rmtree(scratch(), ignore_errors=True)
 

@@ -62,6 +62,8 @@ def act(project: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
         "actions/upload-artifact": stand_in(tmp_path / "upload", UPLOAD),
     }
     words = ["act", "push", "-P", "ubuntu-latest=-self-hosted", "--action-offline-mode"]
+    for kind in ("action-cache", "cache-server"):
+        words += [f"--{kind}-path", str(tmp_path / kind)]
     for used, name in actions.items():
         words += ["--local-repository", f"{used}={locals_[name]}"]
     words += ["--env", f"UPLOADED={tmp_path / 'uploaded'}", "--env", f"PATH={os.environ['PATH']}"]

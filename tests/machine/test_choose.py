@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -129,6 +132,15 @@ def test_full_disk_is_refused_before_anything_is_built(monkeypatch: pytest.Monke
         choose.ensure("tcp://127.0.0.1:9")
     assert "XDG_CACHE_HOME" in caught.value.advice
     assert "durations_s" not in state.read()
+
+
+def test_what_a_killed_call_left_at_work_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grandchild that still writes an image would write into the next one."""
+    monkeypatch.setattr(choose, "steps_for", lambda _choice: [step("venv", "true")])
+    words = [sys.executable, "-c", "import time; time.sleep(60)", str(place.scratch() / "x.tar")]
+    with subprocess.Popen(words) as left:
+        choose.ensure("tcp://127.0.0.1:9")
+        assert left.wait(timeout=5) == -signal.SIGKILL
 
 
 def test_what_a_killed_call_left_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
