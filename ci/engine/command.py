@@ -119,9 +119,10 @@ def _become(words: list[str]) -> NoReturn:
     path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     tools = f"{place.home() / 'tools'}{os.pathsep}" if words[2:3] == ["pytest"] else ""
     environment = os.environ | {"PATH": tools + path, "VIRTUAL_ENV": str(place.VENV)}
-    environment["PENSTOCK_PROGRAM"] = "python3 -m ci"  # what `reproduce:` then tells
     if words[2:3] == ["pytest"]:
         os.chdir(place.ROOT)
+    else:
+        environment["PENSTOCK_PROGRAM"] = "python3 -m ci"  # what `reproduce:` then tells
     os.execve(words[0], words, environment)  # noqa: S606 - a shell is what we avoid
 
 

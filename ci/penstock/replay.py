@@ -15,6 +15,8 @@ from penstock.events import (
     RunStopped,
     StageFinished,
     StageRetried,
+    StagesAdded,
+    StageStarted,
     from_dict,
 )
 from penstock.model import Outcome, Result, Stage
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+SCHEDULED = (RunStopped, StagesAdded, StageFinished, StageRetried, StageStarted)
 MOST_TURNS = 1000  # of the event loop, until a stage that can begin has begun
 
 
@@ -65,6 +68,7 @@ class _Player:
 
     def __init__(self, started: RunStarted) -> None:
         self._made: list[Event] = []
+        self._seen = 0  # events of the record that the scheduler has to make again
         self._outcomes: dict[str, Outcome] = {}
         self._turns: dict[str, tuple[anyio.Event, anyio.CancelScope]] = {}
         self._runner = Runner(
@@ -82,6 +86,7 @@ class _Player:
             tasks.start_soon(self._runner.run)
             for event in events:
                 problem = problem or await self._take(event)
+                self._seen += isinstance(event, SCHEDULED)
             for _, shield in self._turns.values():
                 shield.shield = False  # what a crash cut short has no end in the record
             tasks.cancel_scope.cancel()
@@ -113,7 +118,7 @@ class _Player:
         """Let an event happen again; return what is wrong with it."""
         match event:
             case RunStopped() if event.result is not Result.FAILURE:
-                await anyio.lowlevel.checkpoint()  # the run begins in a task of its own
+                await _until(self._is_settled)
                 fields = ("root", "exit_code", "grace_s", "teardown_s")
                 options = {name: getattr(event, name) for name in fields}
                 self._runner.stop(event.result, event.reason, **options)
@@ -129,6 +134,13 @@ class _Player:
             case StageFinished():
                 return await self._end(event.stage, event.outcome)
         return ""
+
+    def _is_settled(self) -> bool:
+        """Whether every stage that was started is at its work, where a stop finds it."""
+        started = {event.stage for event in self._made if isinstance(event, StageStarted)}
+        return len(self._made) >= self._seen and self._turns.keys() >= (
+            started - self._runner.outcomes.keys()
+        )
 
     async def _end(self, name: str, outcome: Outcome) -> str:
         outcomes = self._runner.outcomes

@@ -113,7 +113,8 @@ def test_no_command_starts_after_a_failure(
 def test_interrupt_ends_a_download_at_once() -> None:
     """Ctrl-C while an index sends nothing: 130 within a second or two, not after its deadline."""
     code = (
-        "import sys; sys.path.insert(0, 'ci')\n"
+        "import signal, sys; sys.path.insert(0, 'ci')\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in shell jobs
         "from engine import choose, command, place, steps, wheels\n"
         "wheel = {'url': sys.argv[1] + '/tool-1-py3-none-any.whl', 'hash': ''}\n"
         "place._locked = lambda: {'tool': {'version': '1', 'wheels': [wheel]}}\n"

@@ -1,0 +1,10 @@
+"""Property tests repeat themselves: `HYPOTHESIS_PROFILE=default` looks for new examples."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
