@@ -128,6 +128,11 @@ def test_every_suppression_has_a_code_and_a_reason() -> None:
     assert [f.name for f in files if f != Path(__file__) and bare.search(f.read_text())] == []
 
 
+def test_readme_has_no_placeholder() -> None:
+    """What one sees there was seen."""
+    assert "@@" not in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_example_in_the_readme_is_a_pipeline_without_findings(tmp_path: Path) -> None:
     """What a new user copies works: the graph resolves and `--list` prints it."""
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
