@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import anyio
 import asyncpg
 import httpx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
@@ -42,33 +44,45 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(env: dict[str, str], folder: Path) -> Iterator[str]:
-    """Run the service as a process of its own, yield its URL, leave its output in `log`."""
-    port = str(free_port())
-    words = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", port]
+def listening(settings: Settings) -> Iterator[str]:
+    """Serve real HTTP from a thread and yield the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None))
+        thread = threading.Thread(target=server.run, args=[[listener]])
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def bare_service(checkout: Path) -> Iterator[str]:
+    """Run what the README says in a checkout, yield its URL, leave its output in `log`."""
+    port = free_port()
+    words = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port)]
+    env = ENVIRONMENT | {"PYTHONPATH": str(checkout)}
     with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            words, env=ENVIRONMENT | env, cwd=folder, stdout=log, stderr=log
-        ) as server,
+        (checkout / "log").open("w") as log,
+        subprocess.Popen(words, env=env, cwd=checkout, stdout=log, stderr=log) as server,
     ):
         try:
-            url = f"http://127.0.0.1:{port}"
             for _ in range(400):
                 try:
-                    socket.create_connection(("127.0.0.1", int(port))).close()
+                    socket.create_connection(("127.0.0.1", port)).close()
                     break
                 except ConnectionRefusedError:
                     time.sleep(0.05)
-            yield url
+            yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
 
 
 @pytest.mark.postgres
-async def test_row_is_in_the_table_after_a_real_request(postgres_url: str, tmp_path: Path) -> None:
+async def test_row_is_in_the_table_after_a_real_request(postgres_url: str) -> None:
     """Over real HTTP, and read back beside the service."""
-    with serving({"DATABASE_URL": postgres_url}, tmp_path) as url:
+    with listening(Settings(database_url=postgres_url, redis_url="")) as url:
         async with httpx.AsyncClient(base_url=url) as client:
             answer = await client.post("/tasks", json={"id": 1, "title": "real"})
     assert answer.status_code == 200
@@ -85,7 +99,7 @@ def test_bare_checkout_serves_from_sqlite(
     """Wherever it lies, without any variable: it works, keeps one file and logs JSON only."""
     checkout = tmp_path / "50% of a path"
     shutil.copytree(ROOT / "app", checkout / "app", ignore=shutil.ignore_patterns("__pycache__"))
-    with serving({"PYTHONPATH": str(checkout)}, checkout) as url:
+    with bare_service(checkout) as url:
         with httpx.Client(base_url=url) as client:
             assert client.post("/tasks", json={"title": "one"}).json()["id"] == 1
             assert client.get("/readyz").json()["status"] == "ready"
