@@ -7,8 +7,10 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
@@ -35,8 +37,7 @@ class Database:
         self._is_migrated = False
 
     def _connect(self, *, pooled: bool) -> AsyncEngine:
-        is_postgresql = self.url.get_backend_name() == "postgresql"
-        arguments = {"timeout": CONNECT_S} if is_postgresql else {}
+        arguments = connect_arguments(self.url)
         if pooled:
             return create_async_engine(self.url, connect_args=arguments, pool_pre_ping=True)
         return create_async_engine(self.url, connect_args=arguments, poolclass=NullPool)
@@ -90,3 +91,18 @@ def alembic_config(url: URL) -> Config:
     config.set_main_option("script_location", folder.replace("%", "%%"))  # it is interpolated
     config.attributes["url"] = url
     return config
+
+
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """Return how to connect: to PostgreSQL by two attempts, which share the time there is."""
+    if url.get_backend_name() != "postgresql":
+        return {}
+    return {"timeout": CONNECT_S / 2, "async_creator_fn": _connect}
+
+
+async def _connect(*words: Any, **options: Any) -> Any:  # noqa: ANN401 - as asyncpg has them
+    """Connect to PostgreSQL; an attempt that hangs, its packets lost, is made once more."""
+    try:
+        return await asyncpg.connect(*words, **options)
+    except TimeoutError:
+        return await asyncpg.connect(*words, **options)

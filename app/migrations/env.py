@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.config import Settings
+from app.database import connect_arguments
 from app.models import Base
 
 LOCK = 7_336_212_001  # any constant: workers that start together migrate one after the other
@@ -38,7 +39,7 @@ def migrate_connected(connection: Connection) -> None:
 
 async def migrate_online(url: URL) -> None:
     """Connect and migrate."""
-    engine = create_async_engine(url, poolclass=NullPool)
+    engine = create_async_engine(url, connect_args=connect_arguments(url), poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(migrate_connected)
     await engine.dispose()

@@ -233,3 +233,18 @@ def test_wrong_database_url_names_the_variable_and_no_password(url: str) -> None
 def test_both_names_of_the_scheme_are_understood(url: str) -> None:
     """Hosting providers still write `postgres://`."""
     assert Settings(database_url=url).database.drivername == "postgresql+asyncpg"
+
+
+def test_connection_that_hangs_is_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that says nothing costs two attempts, and is 503 within the same bound."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr("app.database.CONNECT_S", 0.4)
+        url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/x"
+        client = TestClient(create_app(Settings(database_url=url, redis_url="")))
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/tasks/1").status_code == 503
+        silent.settimeout(1)
+        attempts = [silent.accept()[0] for _ in range(3)]
+    assert len(attempts) == 3
+    for attempt in attempts:
+        attempt.close()

@@ -137,8 +137,11 @@ def test_full_disk_is_refused_before_anything_is_built(monkeypatch: pytest.Monke
 def test_what_a_killed_call_left_at_work_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A grandchild that still writes an image would write into the next one."""
     monkeypatch.setattr(choose, "steps_for", lambda _choice: [step("venv", "true")])
-    words = [sys.executable, "-c", "import time; time.sleep(60)", str(place.scratch() / "x.tar")]
-    with subprocess.Popen(words) as left:
+    words = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
+    words.append(str(place.scratch() / "x.tar"))
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as left:
+        assert left.stdout
+        left.stdout.readline()  # it is at work
         choose.ensure("tcp://127.0.0.1:9")
         assert left.wait(timeout=5) == -signal.SIGKILL
 
