@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import NullPool
 
 CONNECT_S = 5
+QUERY_S = 15  # no query of ours takes a second: one that does waits for a lost answer
 
 
 class Database:
@@ -38,6 +39,8 @@ class Database:
 
     def _connect(self, *, pooled: bool) -> AsyncEngine:
         arguments = connect_arguments(self.url)
+        if arguments:  # not the migration's own, which may wait long for another one's end
+            arguments["command_timeout"] = QUERY_S
         if pooled:
             return create_async_engine(self.url, connect_args=arguments, pool_pre_ping=True)
         return create_async_engine(self.url, connect_args=arguments, poolclass=NullPool)

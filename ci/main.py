@@ -27,7 +27,7 @@ everything = Source(include=["app", "bench", "ci", "tests", "pyproject.toml", "u
 @pipeline.container
 def python() -> Container:
     """Python with the locked dependencies, the app and its tests."""
-    return uv_project(PYTHON, tests)
+    return uv_project(PYTHON, tests, compiled=True)
 
 
 @pipeline.container

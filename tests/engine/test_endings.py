@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.conftest import ROOT
+from tests.engine.conftest import ROOT, laptop
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Project
@@ -143,7 +142,7 @@ def test_closed_pipe_costs_the_output_only(project: Project) -> None:
     done = subprocess.run(
         ["bash", "-c", line],
         cwd=project.folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "ci")},
+        env=laptop() | {"PYTHONPATH": str(ROOT / "ci")},
         capture_output=True,
         check=False,
         text=True,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.conftest import settled
+from tests.engine.conftest import laptop, settled
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Project
@@ -290,7 +290,7 @@ def lint(python):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     root = Path(__file__).parents[2]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = os.environ | {"PYTHONPATH": str(root / "ci"), "DAGGER_PROGRESS": "plain", "PATH": path}
+    env = laptop() | {"PYTHONPATH": str(root / "ci"), "DAGGER_PROGRESS": "plain", "PATH": path}
     program = shutil.which(words[0], path=path)
     assert program is not None
     argv = [program, *words[1:], str(project.folder / "pipeline.py")]

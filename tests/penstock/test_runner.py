@@ -196,6 +196,7 @@ TABLE = [
     ("a; z(always): a*", "a=fail", "", "a=fail z=skip", 1),
     ("a; b: a; z(always): a*", "a=fail", "", "a=fail b=skip z=skip", 1),
     ("a; b; z(always): a* b", "a=fail b=slow", "", "a=fail b=cancel z=skip", 1),
+    ("a; b; z(always): a* b", "a=fail", "-j1", "a=fail b=skip z=skip", 1),
     ("a; b; z(always): b", "a=fail b=slow", "", "a=fail b=cancel z=pass", 1),
     ("a; y(always): a; z(always): y", "a=fail y=fail", "", "a=fail y=fail z=pass", 1),
     ("a; b; c; d; z(always)", "a=fail", "-j1", "a=fail b=skip c=skip d=skip z=pass", 1),
@@ -231,6 +232,7 @@ async def test_results_follow_from_the_graph(
     jobs = 1 if "-j1" in options else None
     outcomes = await play.run(jobs=jobs, keep_going="keep" in options)
     assert results(outcomes) == expected(ends)
+    assert {"skip"}.isdisjoint(expected(ends)[name] for name in play.started())
     assert verdict(play.stages, outcomes, play.runner.stops).exit_code == exit_code
 
 

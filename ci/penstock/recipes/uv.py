@@ -65,9 +65,15 @@ def uv_project(
         .with_directory(WORKDIR, files)
     )
     for folder in caches:
-        volume = dag.cache_volume(f"penstock-{source.root.name}-{folder}")
+        volume = dag.cache_volume(f"penstock-{_project(source)}-{folder}")
         container = container.with_mounted_cache(f"{WORKDIR}/{folder}", volume)
     return container
+
+
+def _project(source: Source) -> str:
+    """Return the project's name: the folder's would differ in each clone."""
+    table = tomllib.loads((source.root / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(table.get("project", {}).get("name", source.root.name))
 
 
 def _uv(source: Source) -> str:
