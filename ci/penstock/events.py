@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from penstock.evidence import FileCoverage, TestCase
 from penstock.model import Attempt, Outcome, Result, Stage
 
 if TYPE_CHECKING:
@@ -42,8 +43,28 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PastRun:
+    """An earlier run of the same pipeline in this checkout.
+
+    Args:
+        started_at: When, in ISO 8601.
+        result: How it ended.
+        duration_s: Wall time.
+        commit: What was under test.
+    """
+
+    started_at: str
+    result: Result
+    duration_s: float
+    commit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """The plan stands; nothing runs yet."""
+    """The plan stands; nothing runs yet.
+
+    `environment` are pairs of names and values for people; `history` is oldest first.
+    """
 
     pipeline: str
     run_id: str
@@ -53,6 +74,9 @@ class RunStarted(Event):
     reproduce: str
     jobs: int | None = None
     keep_going: bool = False
+    branch: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    history: tuple[PastRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +137,63 @@ class StageStarted(Event):
     """All that a stage needs has passed, and it runs."""
 
     stage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputWritten(Event):
+    """A stage or a service printed something.
+
+    Args:
+        stage: Whose, unless it is a service's.
+        service: Whose, unless it is a stage's.
+        text: Whole lines, but for the last one of a program that ended without a line feed.
+    """
+
+    stage: str = ""
+    service: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityChanged(Event):
+    """The engine does something for a stage or a service that prints nothing, like a pull.
+
+    Args:
+        stage: For which stage, or
+        service: for which service.
+        what: In words: `pulling postgres:15-alpine`; empty when it is over.
+    """
+
+    stage: str = ""
+    service: str = ""
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestsRead(Event):
+    """Tests of a stage, from its JUnit report; many come in several events."""
+
+    __test__ = False
+
+    stage: str
+    cases: tuple[TestCase, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageRead(Event):
+    """What a stage's coverage report says; many files come in several events.
+
+    Args:
+        stage: Whose.
+        percent: Of everything.
+        threshold: Least percent that was asked for, if any was.
+        files: Each file.
+    """
+
+    stage: str
+    percent: float
+    threshold: float | None = None
+    files: tuple[FileCoverage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

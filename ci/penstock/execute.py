@@ -17,6 +17,7 @@ import anyio
 
 from penstock.errors import EngineError, ServiceError, plain_words
 from penstock.events import Event, StageFinished
+from penstock.evidence import Finding
 from penstock.export import export, forget
 from penstock.matrix import suffix
 from penstock.model import (
@@ -497,10 +498,13 @@ def _raised(error: Exception, stage: Stage) -> Outcome:
     own = str(Path(__file__).parent)
     frames = traceback.extract_tb(error.__traceback__)
     places = [frame for frame in frames if not frame.filename.startswith(own)]
-    place = f"{places[0].filename}:{places[0].lineno}" if places else stage.place
+    file, _, line = stage.place.rpartition(":")
+    if places:
+        file, line = places[0].filename, str(places[0].lineno)
+    words = f"stage '{stage.name}' raised {type(error).__name__}: {error}"
     return Outcome(
         result=Result.FAILURE,
         reason=f"{type(error).__name__}: {error}",
-        findings=(f"{place}: stage '{stage.name}' raised {type(error).__name__}: {error}",),
+        findings=(Finding(file=file, line=int(line or 0), message=words),),
         output=tail("".join(traceback.format_exception(error))),
     )

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from penstock.evidence import Finding  # noqa: TC001 - a record is read by its annotations
 from penstock.place import place_of
 
 if TYPE_CHECKING:
@@ -61,10 +62,12 @@ class Artifact:
     Args:
         path: Relative to the reports folder, with forward slashes.
         size_bytes: Size of the file.
+        sha256: Of its content, in hex.
     """
 
     path: str
     size_bytes: int
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +160,7 @@ class Outcome:
         fault: What broke when it was not the author's code: `engine`, `registry` or `service`.
         attempts: The tries before the last one, oldest first.
         notes: Facts worth a line: `8 passed, coverage 85% >= 80% threshold`.
-        findings: One line each, `file:line: message`, for what failed.
+        findings: Problems at a place, for what failed.
         output: The last lines of what failed.
         artifacts: What was kept of it in the reports folder.
         spawned: Stages that it has found out; what needs it waits for them too.
@@ -175,7 +178,7 @@ class Outcome:
     fault: Fault | None = None
     attempts: tuple[Attempt, ...] = ()
     notes: tuple[str, ...] = ()
-    findings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     output: str = ""
     artifacts: tuple[Artifact, ...] = ()
     spawned: tuple[Stage, ...] = ()

@@ -25,6 +25,7 @@ from penstock.events import (
     StageStarted,
     Warned,
 )
+from penstock.evidence import Finding
 from penstock.model import Artifact, Attempt, Outcome, Result, Stage
 from penstock.redact import Redactor
 from penstock.reports.console import ConsoleReport
@@ -79,7 +80,7 @@ RED: list[Event] = [
             reason="exit code 1",
             duration_s=0.3,
             output="$ ruff check\nF401 unused",
-            findings=("app/main.py:3: unused",),
+            findings=(Finding(file="app/main.py", line=3, message="unused"),),
         ),
     ),
     RunStopped(result=Result.FAILURE, reason="because lint failed", root="lint"),
@@ -250,7 +251,7 @@ def test_stage_at_fault_comes_first_and_long_lists_are_cut() -> None:
     many = Outcome(
         result=Result.FAILURE,
         reason="boom\nmore of it",
-        findings=tuple(f"a.py:{n}: bad" for n in range(12)),
+        findings=tuple(Finding(file="a.py", line=n, message="bad") for n in range(1, 13)),
     )
     events = [
         START,
@@ -339,7 +340,7 @@ def test_record_holds_the_run(tmp_path: Path) -> None:
     assert (run["schema"], run["result"], run["exit_code"]) == ("penstock.run/1", "success", 0)
     assert run["services"] == [{"name": "postgres", "result": "success", "ready_s": 0.9}]
     test = run["stages"][1]
-    assert test["artifacts"][0] == {"path": "coverage.xml", "size_bytes": 10}
+    assert test["artifacts"][0] == {"path": "coverage.xml", "size_bytes": 10, "sha256": ""}
     assert {"name", "result", "reason", "duration_s", "artifacts"} <= set(test)
 
 
@@ -429,7 +430,7 @@ def test_no_listener_ever_sees_a_secret() -> None:
                 result=Result.FAILURE,
                 reason="hunter2-hunter2",
                 output="a hunter2-hunter2 b",
-                findings=("x: hunter2-hunter2",),
+                findings=(Finding(message="x: hunter2-hunter2"),),
                 artifacts=(Artifact("hunter2-hunter2.txt", 1),),
             ),
         )

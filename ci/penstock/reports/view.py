@@ -1,0 +1,262 @@
+"""What is known of a run so far, folded from its events: what every report is made from."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from penstock.events import (
+    ActivityChanged,
+    CoverageRead,
+    EngineConnected,
+    Event,
+    OutputWritten,
+    RunFinished,
+    RunStarted,
+    ServiceFailed,
+    ServicePrepared,
+    ServiceStarted,
+    ServiceStopped,
+    StageFinished,
+    StageRetried,
+    StagesAdded,
+    StageStarted,
+    TestsRead,
+    Warned,
+)
+from penstock.evidence import TestResult
+from penstock.model import Result
+
+if TYPE_CHECKING:
+    from penstock.evidence import FileCoverage, TestCase
+    from penstock.model import Attempt, Outcome, Stage
+
+KEPT_CHARACTERS = 64_000  # of the output of a stage or service
+
+
+class Tail:
+    """The last lines of an output, within bounds.
+
+    Args:
+        most: Characters that are kept.
+    """
+
+    def __init__(self, most: int = KEPT_CHARACTERS) -> None:
+        self._most = most
+        self._pieces: deque[str] = deque()
+        self._kept = 0
+        self.dropped = 0
+
+    def write(self, text: str) -> None:
+        """Add text behind what is there."""
+        if len(text) > self._most:
+            self.dropped += len(text) - self._most
+            text = text[-self._most :]
+        self._pieces.append(text)
+        self._kept += len(text)
+        while self._kept > self._most:
+            gone = len(self._pieces.popleft())
+            self._kept -= gone
+            self.dropped += gone
+
+    @property
+    def last_line(self) -> str:
+        """The last line that is not blank."""
+        for piece in reversed(self._pieces):
+            for line in reversed(piece.splitlines()):
+                if line.strip():
+                    return line
+        return ""
+
+    def __str__(self) -> str:
+        """Return what is kept, from the beginning of a line when something was dropped."""
+        text = "".join(self._pieces)
+        return text.partition("\n")[2] or text if self.dropped else text
+
+
+@dataclass
+class StageView:
+    """A stage as far as the run has come.
+
+    Args:
+        stage: Its definition.
+        started_s: When it started, in seconds since the run began.
+        ended_s: When it came to its result.
+        outcome: Its result.
+        attempts: Those that failed and were followed by another one.
+        output: The last of what it printed.
+        activity: What the engine does for it.
+        tests: All of its tests.
+        coverage: What its coverage report says; `files` hold those of all events.
+    """
+
+    stage: Stage
+    started_s: float | None = None
+    ended_s: float | None = None
+    outcome: Outcome | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    output: Tail = field(default_factory=Tail)
+    activity: str = ""
+    tests: list[TestCase] = field(default_factory=list)
+    coverage: CoverageRead | None = None
+    files: list[FileCoverage] = field(default_factory=list)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has no result yet."""
+        return self.started_s is not None and self.outcome is None
+
+    @property
+    def failed_tests(self) -> list[TestCase]:
+        """The tests that failed or could not run."""
+        return [c for c in self.tests if c.result in {TestResult.FAILED, TestResult.ERROR}]
+
+
+@dataclass
+class ServiceView:
+    """A service as far as the run has come.
+
+    Args:
+        name: Its name, with that of its matrix cell.
+        prepared: What was made for it, and how long that took in seconds.
+        ready_s: How long it took until it was healthy.
+        started_at_s: When it was, in seconds since the run began.
+        stopped_at_s: When nothing was left of it.
+        reason: Why it failed; empty when it did not.
+        output: The last of what it printed.
+        activity: What the engine does for it.
+    """
+
+    name: str
+    prepared: list[tuple[str, float]] = field(default_factory=list)
+    ready_s: float | None = None
+    started_at_s: float | None = None
+    stopped_at_s: float | None = None
+    reason: str = ""
+    output: Tail = field(default_factory=Tail)
+    activity: str = ""
+
+
+@dataclass
+class RunView:
+    """A listener that keeps what the reports show.
+
+    Args:
+        started: The beginning of the run.
+        finished: Its verdict.
+        engine: Version of the engine.
+        now_s: Time of the last event, in seconds since the run began.
+        stages: By name, in definition order; those found out behind the others.
+        services: By name, in the order of their first event.
+        warnings: What was warned of.
+    """
+
+    started: RunStarted | None = None
+    finished: RunFinished | None = None
+    engine: str = ""
+    now_s: float = 0.0
+    stages: dict[str, StageView] = field(default_factory=dict)
+    services: dict[str, ServiceView] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        """Take one event; events of stages that were never announced are left out."""
+        self.now_s = max(self.now_s, event.at_s)
+        match event:
+            case RunStarted():
+                self.started = event
+                self._add(event.stages)
+            case StagesAdded():
+                self._add(event.stages)
+            case EngineConnected() | Warned() | RunFinished():
+                self._run(event)
+            case ServicePrepared() | ServiceStarted() | ServiceFailed() | ServiceStopped():
+                self._service(event)
+            case OutputWritten() | ActivityChanged():
+                self._source(event)
+            case StageStarted() | StageRetried() | StageFinished() | TestsRead() | CoverageRead():
+                if view := self.stages.get(event.stage):
+                    _stage(view, event)
+
+    def _add(self, stages: tuple[Stage, ...]) -> None:
+        self.stages |= {stage.name: StageView(stage) for stage in stages}
+
+    def _of(self, service: str) -> ServiceView:
+        return self.services.setdefault(service, ServiceView(service))
+
+    def _run(self, event: EngineConnected | Warned | RunFinished) -> None:
+        match event:
+            case EngineConnected():
+                self.engine = event.version
+            case Warned():
+                self.warnings.append(event.message)
+            case RunFinished():
+                self.finished = event
+
+    def _source(self, event: OutputWritten | ActivityChanged) -> None:
+        view = self._of(event.service) if event.service else self.stages.get(event.stage)
+        match event:
+            case OutputWritten() if view:
+                view.output.write(event.text)
+            case ActivityChanged() if view:
+                view.activity = event.what
+
+    def _service(
+        self, event: ServicePrepared | ServiceStarted | ServiceFailed | ServiceStopped
+    ) -> None:
+        view = self._of(event.service)
+        match event:
+            case ServicePrepared():
+                view.prepared.append((event.what, event.duration_s))
+            case ServiceStarted():
+                view.ready_s = event.duration_s
+                view.started_at_s = event.at_s
+            case ServiceFailed():
+                view.reason = f"{event.what}: {event.reason}"
+            case ServiceStopped():
+                view.stopped_at_s = event.at_s
+
+    @property
+    def failed(self) -> list[StageView]:
+        """The stages that went wrong, the one at fault first, allowed failures last."""
+        root = self.finished.root if self.finished else ""
+        bad = {Result.FAILURE, Result.ERROR, Result.TIMEOUT}
+        views = [v for v in self.stages.values() if v.outcome and v.outcome.result in bad]
+        return sorted(
+            views, key=lambda v: (v.outcome is not None and v.outcome.allowed, v.stage.name != root)
+        )
+
+    @property
+    def critical_path(self) -> list[str]:
+        """The stages that decided how long the run took: from the last end, backwards by needs."""
+        path: list[str] = []
+        candidates = [v for v in self.stages.values() if v.started_s is not None]
+        while candidates:
+            last = max(candidates, key=lambda v: v.ended_s if v.ended_s is not None else self.now_s)
+            path.append(last.stage.name)
+            needs = [self.stages[need] for need in last.stage.needs if need in self.stages]
+            candidates = [view for view in needs if view.started_s is not None]
+        return path[::-1]
+
+
+def _stage(
+    view: StageView,
+    event: StageStarted | StageRetried | StageFinished | TestsRead | CoverageRead,
+) -> None:
+    match event:
+        case StageStarted():
+            view.started_s = event.at_s
+        case StageRetried():
+            view.attempts.append(event.attempt)
+            view.output = Tail()  # what earlier attempts printed is in their own logs
+            view.tests, view.files, view.coverage = [], [], None
+        case TestsRead():
+            view.tests += event.cases
+        case CoverageRead():
+            view.coverage = event
+            view.files += event.files
+        case StageFinished():
+            view.outcome = event.outcome
+            view.ended_s = event.at_s
+            view.activity = ""
