@@ -132,6 +132,8 @@ class Commands:
         began = time.monotonic()
         code, cached = await self._evaluate(done, command, start=start)
         took = time.monotonic() - began
+        # Nothing that was made for this run alone is cached, even if its marker cannot be read.
+        cached = cached and not again.startswith(self.run.id)
         if cached and code != 0:
             return Outcome(result=Result.FAILURE, cached=True)
         output = await done.combined_output()
@@ -206,7 +208,7 @@ async def _ran_in(done: dagger.Container) -> str:
     try:
         return await done.file(MARKER).contents()
     except dagger.QueryError:
-        return ""  # the image has no `sh`, say: the exit code and the output tell
+        return ""  # the image has no `sh`, say, or another `/tmp` is mounted over it
 
 
 def file_name(stage: str) -> str:
