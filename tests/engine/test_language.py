@@ -127,6 +127,25 @@ def file(python):
         assert words in run.stage(name)["reason"]
 
 
+def test_command_that_leaves_no_marker_is_judged_like_any_other(project: Project) -> None:
+    """Without a `sh`, or with a `/tmp` of its own: its exit code and its words are shown."""
+    project.write("""
+@pipeline.stage
+def bare(python):
+    return Command(dag.container().with_new_file("/x", "y"), "true")
+
+@pipeline.stage
+def mounted(python):
+    return Command(python.with_mounted_temp("/tmp"), "date +%s%N; exit 7", shell=True)
+""")
+    runs = [project.run("--keep-going") for _ in range(2)]
+    assert [run.stage("mounted")["exit_code"] for run in runs] == [7, 7]
+    assert [run.stage("mounted")["cached"] for run in runs] == [False, False]
+    clocks = [re.findall(r"\| (\d{19})", run.out) for run in runs]
+    assert clocks[0] != clocks[1]
+    assert runs[0].stage("bare")["reason"].startswith("exit code")
+
+
 def test_container_and_async_stages_heed_their_deadlines_at_once(project: Project) -> None:
     """Only a command gets time beyond its deadline, to keep its reports."""
     project.write("""

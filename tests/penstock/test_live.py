@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -131,7 +132,7 @@ def test_secret_in_pieces_is_masked(cuts: list[int]) -> None:
     engine = Engine("hunter2-hunter2")
     engine.span(2, engine.stage("test"))
     places = [0, *sorted(cuts), len(text)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         engine.prints(2, text[start:end])
     engine.prints(2, "", stdio_eof=True)
     assert engine.lines() == "key *** and more\n"
