@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import anyio
 
 from penstock.export import export, forget
 from penstock.model import Artifact, Command, Outcome, Result, Stage
@@ -15,12 +18,13 @@ from penstock.services import ServicePool, bind
 from penstock.state import Passed, State, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import dagger
 
     from penstock.config import RunInfo
+    from penstock.events import Event
     from penstock.redact import Redactor
 
 MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
@@ -65,12 +69,14 @@ class Commands:
         pool: Starts and stops services.
         state: What earlier runs left.
         redactor: Masks the logs and reports that are written here.
+        emit: Takes what the reports say.
     """
 
     run: RunInfo
     pool: ServicePool
     state: State
     redactor: Redactor
+    emit: Callable[[Event], None]
     _keepers: dict[Path, str] = field(default_factory=dict, init=False)
 
     async def execute(self, command: Command, this: Try) -> Outcome:
@@ -149,6 +155,8 @@ class Commands:
             )
             files += kept
         reading = read(command.reports, into)
+        for event in reading.events(this.stage.name):
+            self.emit(event)
         result = Result.SUCCESS if code == 0 and not reading.gates else Result.FAILURE
         reason = "; ".join(reading.gates) if code == 0 else f"exit code {code}"
         if not cached and code in TIMED_OUT_CODES and took >= this.deadline_s:
@@ -161,11 +169,8 @@ class Commands:
             exit_code=code,
             notes=tuple(note for note in (summary, *remarks) if note),
             findings=reading.findings,
-            output="" if result is Result.SUCCESS else printed(command.argv, output),
-            artifacts=tuple(
-                Artifact(file.relative_to(self.run.reports).as_posix(), file.stat().st_size)
-                for file in files
-            ),
+            output=printed(command.argv, output),
+            artifacts=await anyio.to_thread.run_sync(_described, files, self.run.reports),
             value=done,
         )
 
@@ -199,6 +204,16 @@ class Commands:
             path.replace(earlier[-1])
         write_whole(path, self.redactor.mask(output))
         return [path, *(log for log in earlier if log.exists())]
+
+
+def _described(files: Sequence[Path], folder: Path) -> tuple[Artifact, ...]:
+    artifacts = []
+    for file in files:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        path = file.relative_to(folder).as_posix()
+        artifacts.append(Artifact(path, file.stat().st_size, digest))
+    return tuple(artifacts)
 
 
 async def _ran_in(done: dagger.Container) -> str:

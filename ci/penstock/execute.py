@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import dagger
 
     from penstock.config import RunInfo
+    from penstock.live import Live
     from penstock.pipeline import Pipeline
     from penstock.redact import Redactor
     from penstock.services import ServicePool
@@ -53,6 +54,7 @@ class Executor:
         pool: Starts and stops services.
         state: What earlier runs left.
         redactor: Masks the logs that are written here.
+        live: Knows what the engine does for a stage as that stage's.
         secrets: Values by stage and parameter, read before the run began.
     """
 
@@ -62,11 +64,12 @@ class Executor:
     pool: ServicePool
     state: State
     redactor: Redactor
+    live: Live
     secrets: Mapping[tuple[str, str], str] = field(repr=False)
 
     def __post_init__(self) -> None:
         """Find out which stages use which service."""
-        self._commands = Commands(self.run, self.pool, self.state, self.redactor)
+        self._commands = Commands(self.run, self.pool, self.state, self.redactor, self.live.emit)
         self._made: dict[Hashable, tuple[Any, Any]] = {}
         self._making: dict[Hashable, anyio.Lock] = defaultdict(anyio.Lock)
         self._spawned: dict[str, Any] = {}
@@ -85,7 +88,8 @@ class Executor:
 
         self.stages[stage.name] = stage
         try:
-            return await self._run(needed, Try(stage, attempt, deadline_s))
+            with self.live.under(stage=stage.name):
+                return await self._run(needed, Try(stage, attempt, deadline_s))
         except EngineError as error:
             return _error(str(error), error.fault, error.output)
         except dagger.ExecError as error:

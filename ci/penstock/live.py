@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import os
 import re
 from contextlib import contextmanager
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from penstock.events import Event
     from penstock.redact import Masker, Redactor
 
+logger = logging.getLogger(__name__)
+
 LONGEST_LINE = 32_000  # characters; what a line has beyond is in the log only
 LONG = re.compile(rf"(.{{{LONGEST_LINE}}}).+")
 MOST_WAITING = 2_000  # records whose span has not been told of yet
 ONGOING = 1 << 63  # the engine's end time of a span that has not ended is beyond it
 # Spans of the engine's own work that takes long and prints nothing.
+NOISE = re.compile(r"docker\.io/(library/)?|@sha256:[0-9a-f]+")
 ACTIVITY = re.compile(r"(pull|resolv|extract|export|push|upload)\w* ")
 
 
@@ -113,9 +117,12 @@ class Live:
     async def _follow(
         self, path: str, kind: str, take: Callable[[Iterable[dict[str, Any]]], None]
     ) -> None:
-        async for batch in _subscribe(path):
-            scopes = [s for found in batch.values() for r in found for s in _list(r, "scope")]
-            take([record for scope in scopes for record in scope.get(kind, ())])
+        try:
+            async for batch in _subscribe(path):
+                scopes = [s for found in batch.values() for r in found for s in _list(r, "scope")]
+                take([record for scope in scopes for record in scope.get(kind, ())])
+        except Exception as error:  # noqa: BLE001 - the session closes, or the engine is another one
+            logger.debug("no live output any more: %s", error)
 
     def _spans(self, spans: Iterable[dict[str, Any]]) -> None:
         for span in spans:
@@ -123,7 +130,7 @@ class Live:
             self._parents[number] = _hex(span.get("parentSpanId", ""))
             if ACTIVITY.match(span["name"]):
                 has_ended = int(span.get("endTimeUnixNano", 0)) < ONGOING
-                self._activity(number, "" if has_ended else span["name"])
+                self._activity(number, "" if has_ended else NOISE.sub("", span["name"]))
         waiting, self._waiting = self._waiting, []
         self._records(waiting)
 
@@ -136,7 +143,9 @@ class Live:
     def _records(self, records: Iterable[dict[str, Any]]) -> None:
         told: dict[tuple[str, str], str] = {}
         for record in records:
-            facts = {a["key"]: next(iter(a["value"].values())) for a in record["attributes"]}
+            facts = {
+                a["key"]: next(iter(a["value"].values())) for a in record.get("attributes", ())
+            }
             if "stdio.stream" not in facts or facts.get("dagger.io/logs.verbose"):
                 continue  # a value that a function of the engine's returned
             number = _hex(record.get("spanId", ""))
@@ -171,16 +180,13 @@ async def _subscribe(path: str) -> AsyncIterator[dict[str, list[dict[str, Any]]]
 
     url = f"http://127.0.0.1:{os.environ['DAGGER_SESSION_PORT']}/v1/{path}"
     key = (os.environ["DAGGER_SESSION_TOKEN"], "")
-    try:
-        async with (
-            httpx.AsyncClient(timeout=None, trust_env=False) as client,  # noqa: S113 - it is silent for long
-            client.stream("GET", url, auth=key, headers={"Accept": "text/event-stream"}) as answer,
-        ):
-            async for line in answer.aiter_lines():
-                if line.startswith("data: {"):
-                    yield json.loads(line.removeprefix("data: "))
-    except (httpx.HTTPError, ValueError):
-        return  # the heartbeat tells of a lost engine; an older one has no such path
+    async with (
+        httpx.AsyncClient(timeout=None, trust_env=False) as client,  # noqa: S113 - it is silent for long
+        client.stream("GET", url, auth=key, headers={"Accept": "text/event-stream"}) as answer,
+    ):
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                yield json.loads(line.removeprefix("data: "))
 
 
 def _list(resource: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:

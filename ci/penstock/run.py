@@ -15,6 +15,7 @@ from penstock.cli import PROGRAM_VARIABLE, program
 from penstock.errors import PenstockError
 from penstock.events import EventStream, RunFinished, RunStarted, Warned
 from penstock.execute import Executor
+from penstock.live import Live
 from penstock.model import Result
 from penstock.redact import MIN_BYTES
 from penstock.reports.console import ConsoleReport
@@ -63,9 +64,10 @@ async def _run(
     began = time.monotonic()
     stream.emit(_started(plan))
     async with anyio.create_task_group() as tasks:
-        pool = ServicePool(tasks, stream.emit)
+        live = Live(surroundings.id, stream.emit, redactor)
+        pool = ServicePool(tasks, live)
         executor = Executor(
-            plan.pipeline, dict(plan.stages), surroundings, pool, state, redactor, secrets
+            plan.pipeline, dict(plan.stages), surroundings, pool, state, redactor, live, secrets
         )
         runner = Runner(
             plan.stages.values(),
@@ -87,6 +89,7 @@ async def _run(
                 connecting=connecting,
                 advice=_advice(plan.pipeline),
             ):
+                tasks.start_soon(live.follow)
                 await runner.run()
                 await pool.stop_all()
         except PenstockError as error:

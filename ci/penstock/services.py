@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 import anyio
 
 from penstock.errors import ServiceError
-from penstock.events import Event, ServiceFailed, ServicePrepared, ServiceStarted, ServiceStopped
+from penstock.events import ServiceFailed, ServicePrepared, ServiceStarted, ServiceStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     import dagger
     from anyio.abc import TaskGroup
 
+    from penstock.live import Live
     from penstock.model import Service
 
 STOP_S = 5.0
@@ -49,12 +50,13 @@ class ServicePool:
 
     Args:
         tasks: Outlives every stage.
-        emit: Takes every event.
+        live: Knows what the engine does for a service as that service's.
     """
 
-    def __init__(self, tasks: TaskGroup, emit: Callable[[Event], None]) -> None:
+    def __init__(self, tasks: TaskGroup, live: Live) -> None:
         self._tasks = tasks
-        self._emit = emit
+        self._live = live
+        self._emit = live.emit
         self._servers: dict[str, _Server] = {}
         self._prepared: set[str] = set()
         self._preparing: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
@@ -118,7 +120,7 @@ class ServicePool:
         """Start a service, keep it until it is released, stop it."""
         running = as_dagger(service)
         try:
-            with server.scope:
+            with server.scope, self._live.under(service=service.key):
                 await self.start(service.services)
                 await self._become_healthy(service, running)
                 server.settled.set()
@@ -138,7 +140,8 @@ class ServicePool:
         began = time.monotonic()
         what = service.prepares or "image"
         try:
-            await service.container.sync()
+            with self._live.under(service=service.key):
+                await service.container.sync()
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self._emit(ServiceFailed(service=service.key, what=what, reason=reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -310,3 +311,29 @@ def test(python, postgres):
     assert re.search(
         r"1  test\s+test\s+\d+\.\d s\s+postgres:15-alpine, python:3.11-slim", after.out
     )
+
+
+def test_output_is_told_while_it_comes(project: Project) -> None:
+    """Lines of a stage and of its service are events before the stage has ended, secrets masked."""
+    project.write("""
+@pipeline.service
+def talker(python) -> Service:
+    line = "while true; do echo alive $SALT; sleep 0.2; done & python -m http.server 8000"
+    return Service(container=python, port=8000, args=["sh", "-c", line])
+
+@pipeline.stage(secrets={"key": Secret.env("KEY")})
+def slow(python, key, talker: Service) -> Command:
+    line = 'printf "%s\\n" "$KEY"; echo one; sleep 1; printf tw; sleep 1; echo o'
+    with_key = python.with_secret_variable("KEY", key)
+    return Command(with_key, line, shell=True, services=[talker])
+""")
+    run = project.run(KEY="hunter2-hunter2")
+    assert run.code == 0, run.out
+    lines = (project.folder / "reports/events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    told = [e for e in events if e["event"] == "output_written" and e["stage"] == "slow"]
+    assert "".join(e["text"] for e in told) == "***\none\ntwo\n"
+    (ended,) = [e["at_s"] for e in events if e["event"] == "stage_finished"]
+    assert told[0]["at_s"] < ended - 1
+    heard = [e["text"] for e in events if e["event"] == "output_written" and e["service"]]
+    assert any("alive" in text for text in heard)

@@ -107,7 +107,7 @@ def test_values_that_the_engine_returns_are_no_output() -> None:
                     {"key": "dagger.io/logs.verbose", "value": {"boolValue": True}},
                 ],
             },
-            {"spanId": coded(2), "body": {"stringValue": "log"}, "attributes": []},
+            {"spanId": coded(2), "body": {"stringValue": "log"}},
         ]
     )
     assert engine.lines() == "0\n"
@@ -156,7 +156,7 @@ def test_pull_is_an_activity() -> None:
     """It is told when it begins, and when it has ended unless something else has begun."""
     engine = Engine()
     test = engine.stage("test")
-    engine.span(2, test, "resolving redis:7")
+    engine.span(2, test, "resolving docker.io/library/redis:7@sha256:0f")
     engine.span(3, test, "pulling redis:7")
     engine.span(2, test, "resolving redis:7", ended=True)
     engine.span(3, test, "pulling redis:7", ended=True)
