@@ -142,6 +142,8 @@ class ServicePool:
         try:
             with self._live.under(service=service.key):
                 await service.container.sync()
+                # The engine tells of a service's output where it was first spoken of: here.
+                await as_dagger(service).id()
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self._emit(ServiceFailed(service=service.key, what=what, reason=reason))
