@@ -18,16 +18,7 @@ if TYPE_CHECKING:
     from penstock.pipeline import Pipeline
 
 
-def check(pipeline: Pipeline) -> dict[str, Stage]:
-    """Return every stage of a pipeline by name, in definition order.
-
-    Raises:
-        DefinitionError: With every finding, each with the place of its decorator.
-    """
-    return _Check(pipeline).stages()
-
-
-class _Check:
+class Check:
     """Finds every error of a pipeline's definitions.
 
     Args:
@@ -45,7 +36,11 @@ class _Check:
         self._cells: dict[str, list[Stage]] = {}
 
     def stages(self) -> dict[str, Stage]:
-        """Return every stage, or raise with all that was found."""
+        """Return every stage by name, in definition order.
+
+        Raises:
+            DefinitionError: With every finding, each with the place of its decorator.
+        """
         for definition in self._definitions:
             found = [*_kind_findings(definition), *_option_findings(definition)]
             self._find(definition, *found)

@@ -227,9 +227,9 @@ class Pipeline:
         Raises:
             DefinitionError: With every finding, each with the place of its decorator.
         """
-        from penstock.check import check
+        from penstock.check import Check
 
-        return check(self)
+        return Check(self).stages()
 
     def reached(self, name: str) -> set[str]:
         """Return every provider that one takes, at any depth, up to and including stages."""
