@@ -152,8 +152,9 @@ def _kind_findings(definition: Definition) -> Iterator[str]:
 def _option_findings(definition: Definition) -> Iterator[str]:
     """Yield what else is wrong with a stage by itself."""
     options = definition.options
-    for name in options.keys() - StageOptions.__annotations__.keys():
-        hint = did_you_mean(name, StageOptions.__annotations__)
+    known = StageOptions.__annotations__
+    for name in (name for name in options if name not in known):
+        hint = did_you_mean(name, known)
         yield f"has the option '{name}', which `stage` does not know{hint}"
     if options.get("gate") and options.get("allow_failure"):
         yield "is a gate and allowed to fail; a gate that lets everything through is none"

@@ -54,9 +54,8 @@ def main(pipeline: Pipeline, argv: Sequence[str] | None = None) -> int:
         _complain(redactor, f"interrupted by {received.name}")
         return SIGNALLED_CODE + received
     except Exception:  # noqa: BLE001 - the last place where a secret can be kept out of a traceback
-        _complain(
-            redactor, f"{traceback.format_exc()}error: penstock itself failed, as shown above"
-        )
+        words = "error: penstock itself failed, as shown above"
+        _complain(redactor, f"{traceback.format_exc()}{words}")
         return BUG_CODE
 
 
