@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from penstock.evidence import Finding  # noqa: TC001 - a record is read by its annotations
 from penstock.place import place_of
@@ -30,29 +30,26 @@ class Result(StrEnum):
     """How a stage or a run ended: OpenTelemetry's six words for CI/CD results.
 
     Source: OpenTelemetry semantic conventions 1.44, `cicd.pipeline.task.run.result`.
+
+    Attributes:
+        label: The word on screen.
     """
 
-    SUCCESS = "success"
-    FAILURE = "failure"
-    ERROR = "error"
-    TIMEOUT = "timeout"
-    CANCELLATION = "cancellation"
-    SKIP = "skip"
+    label: str
 
-    @property
-    def label(self) -> str:
-        """The word on screen."""
-        return _LABELS[self]
+    def __new__(cls, value: str, label: str = "") -> Self:
+        """Make a result, whose value is the word in records."""
+        result = str.__new__(cls, value)
+        result._value_ = value
+        result.label = label
+        return result
 
-
-_LABELS = {
-    Result.SUCCESS: "PASSED",
-    Result.FAILURE: "FAILED",
-    Result.ERROR: "ERROR",
-    Result.TIMEOUT: "TIMED OUT",
-    Result.CANCELLATION: "CANCELLED",
-    Result.SKIP: "SKIPPED",
-}
+    SUCCESS = "success", "PASSED"
+    FAILURE = "failure", "FAILED"
+    ERROR = "error", "ERROR"
+    TIMEOUT = "timeout", "TIMED OUT"
+    CANCELLATION = "cancellation", "CANCELLED"
+    SKIP = "skip", "SKIPPED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,6 +436,10 @@ class Provider:
     def place(self) -> str:
         """`file:line` of the decorator."""
         return place_of(self.function)
+
+    def finding(self, words: str) -> str:
+        """Return words about it, behind its place and its name."""
+        return f"{self.place}: {self.kind} '{self.name}' {words}"
 
     @property
     def title(self) -> str:

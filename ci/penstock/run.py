@@ -7,11 +7,11 @@ import signal
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import anyio
 
-from penstock.cli import PROGRAM_VARIABLE, program
+from penstock.cli import PROGRAM_VARIABLE, SIGNALLED_CODE, program
 from penstock.errors import PenstockError
 from penstock.events import EventStream, RunFinished, RunStarted, Warned
 from penstock.execute import Executor
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from penstock.plan import Plan
     from penstock.redact import Redactor
 
-SIGNAL_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 # Everything after an interrupt has to fit into the 7.5 s that CI hosts leave; this is teardown's.
 INTERRUPTED_TEARDOWN_S = 4.0
 
@@ -45,9 +44,9 @@ async def run(plan: Plan, secrets: Mapping[tuple[str, str], str], redactor: Reda
         redactor: Learns the secrets; every output goes through it.
     """
     # Signals are heard from here on, also while Dagger is imported in a thread beside the loop.
-    with anyio.open_signal_receiver(*SIGNAL_CODES) as signals:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         code = await _run(plan, secrets, redactor, signals)
-    if code in SIGNAL_CODES.values():
+    if code > SIGNALLED_CODE:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for the impatient
     return code
 
@@ -103,14 +102,7 @@ async def _run(
     state.save()
     ended = verdict(runner.stages, outcomes, runner.stops)
     stream.emit(
-        RunFinished(
-            result=ended.result,
-            reason=ended.reason,
-            root=ended.root,
-            exit_code=ended.exit_code,
-            duration_s=time.monotonic() - began,
-            warnings=warnings(outcomes),
-        )
+        RunFinished(**vars(ended), duration_s=time.monotonic() - began, warnings=warnings(outcomes))
     )
     return ended.exit_code
 
@@ -138,12 +130,9 @@ def _advice(pipeline: Pipeline) -> str:
 def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor, stream: EventStream) -> None:
     for (stage, name), value in secrets.items():
         if not redactor.add(value):
-            stream.emit(
-                Warned(
-                    message=f"secret '{name}' of stage '{stage}' is shorter than {MIN_BYTES} bytes "
-                    f"and is not masked"
-                )
-            )
+            what = f"secret '{name}' of stage '{stage}'"
+            words = f"{what} is shorter than {MIN_BYTES} bytes and is not masked"
+            stream.emit(Warned(message=words))
     if token := os.environ.get("REGISTRY_TOKEN"):
         redactor.add(token)
 
@@ -152,21 +141,13 @@ async def _heed(
     signals: AsyncIterator[signal.Signals], runner: Runner, connecting: anyio.CancelScope
 ) -> None:
     """The first signal cancels and cleans up; the second ends the process at once."""
-    interrupted = False
-    async for received in signals:
-        code = SIGNAL_CODES[received]
-        if interrupted:
-            _leave(code)
-        interrupted = True
-        runner.stop(
-            Result.CANCELLATION,
-            f"interrupted by {received.name}",
-            exit_code=code,
-            teardown_s=INTERRUPTED_TEARDOWN_S,
-        )
-        connecting.cancel()
-
-
-def _leave(code: int) -> NoReturn:
-    """End now; the engine's session ends with us, because it reads our end of a pipe."""
-    os._exit(code)
+    first = await anext(signals)
+    runner.stop(
+        Result.CANCELLATION,
+        f"interrupted by {first.name}",
+        exit_code=SIGNALLED_CODE + first,
+        teardown_s=INTERRUPTED_TEARDOWN_S,
+    )
+    connecting.cancel()
+    # The engine's session ends with us, because it reads our end of a pipe.
+    os._exit(SIGNALLED_CODE + await anext(signals))

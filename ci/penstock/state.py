@@ -9,8 +9,8 @@ import fcntl
 import json
 import logging
 import os
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import FolderError
@@ -62,26 +62,17 @@ class State:
     def load(cls, root: Path) -> State:
         """Read the project's memory; whatever cannot be read counts as forgotten."""
         folder = root / FOLDER
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             stored = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            if stored["schema"] != SCHEMA:
-                return cls(folder)
-            passed = {name: Passed(**entry) for name, entry in stored["passed"].items()}
-            stored = {f.name: stored[f.name] for f in fields(cls) if f.name != "folder"}
-            return cls(folder, **stored | {"passed": passed})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return cls(folder)
+            if stored.pop("schema") == SCHEMA:
+                passed = {name: Passed(**entry) for name, entry in stored.pop("passed").items()}
+                return cls(folder, passed, **stored)
+        return cls(folder)
 
     def save(self) -> None:
         """Write the memory, whole or not at all; where that is impossible, only say so."""
-        content = {
-            "schema": SCHEMA,
-            "passed": {name: asdict(entry) for name, entry in self.passed.items()},
-            "rehearsed": self.rehearsed,
-            "durations_s": self.durations_s,
-            "images": self.images,
-            "failed": self.failed,
-        }
+        content = {"schema": SCHEMA, **asdict(self)}
+        del content["folder"]
         try:
             _make(self.folder)
             write_whole(self.folder / "state.json", to_json(content))
@@ -113,12 +104,11 @@ def alone(root: Path, say: Callable[[str], None]) -> Iterator[bool]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                lock.seek(0)
-                say(
-                    f"another run (process {lock.read() or '?'}) works in {root}: waiting for its end"
-                )
-                fcntl.flock(lock, fcntl.LOCK_EX)
                 waited = True
+                lock.seek(0)
+                other = lock.read() or "?"
+                say(f"another run (process {other}) works in {root}: waiting for its end")
+                fcntl.flock(lock, fcntl.LOCK_EX)
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
