@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import permutations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -304,13 +305,19 @@ class Command:
             message = f"{wrong[0]!r} is no service and no report"
             raise TypeError(message)
         try:
-            is_empty = not self.argv or not self.argv[-1].strip()
+            # With a shell the last word is the whole line, without one the first is the program.
+            is_empty = not self.argv or not self.argv[-1 if self.shell else 0].strip()
         except ValueError as error:
             message = f"cannot split the line {self.line!r}: {error}"
             raise ValueError(message) from error
         if is_empty:
             message = "the command is empty; give it a line to run"
             raise ValueError(message)
+        paths = [PurePosixPath(path) for report in self.reports for path in report.paths]
+        for inner, outer in permutations(paths, 2):
+            if inner.is_relative_to(outer):
+                message = f"the report '{inner}' lies within the report '{outer}'; keep one of them"
+                raise ValueError(message)
 
     @property
     def argv(self) -> list[str]:
