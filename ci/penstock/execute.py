@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,15 @@ from penstock.command import Commands, Try, printed, tail
 from penstock.errors import EngineError, plain_words
 from penstock.events import Event, StageFinished
 from penstock.evidence import Finding
+from penstock.inputs import digest, images, inputs, why
 from penstock.matrix import suffix
 from penstock.model import Command, Fault, Function, Outcome, Result, Service, Stage, service_key
 from penstock.pipeline import BUILT_IN
 from penstock.recipes.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
     import dagger
 
     from penstock.config import RunInfo
@@ -73,6 +75,7 @@ class Executor:
         self._made: dict[Hashable, tuple[Any, Any]] = {}
         self._making: dict[Hashable, anyio.Lock] = defaultdict(anyio.Lock)
         self._spawned: dict[str, Any] = {}
+        self._made_from: dict[str, dict[str, str]] = defaultdict(dict)
         self._users: dict[str, set[str]] = defaultdict(set)
         for stage in self.stages.values():
             for name in self.pipeline.reached(stage.family):
@@ -120,24 +123,29 @@ class Executor:
         registry = Registry(run=self.run, name=self.pipeline.name, pool=self.pool, state=self.state)
         try:
             with anyio.fail_after(this.deadline_s):
-                returned = await self._ask(this.stage, needed, registry)
+                arguments, returned = await self._ask(this.stage, needed, registry)
                 if isinstance(returned, dagger.Container):
                     returned = await returned.sync()
         except TimeoutError:
             return Outcome(result=Result.TIMEOUT, reason=this.too_long)
+        made_from = await self._inputs(this.stage, [*arguments.values(), returned])
         done = await self._do(returned, this)
+        cached = done.cached or registry.was_rehearsed
+        reasons = why(self.state.inputs.get(this.stage.name), made_from, cached=cached)
+        if done.passed:
+            self.state.inputs[this.stage.name] = made_from
         return replace(
-            done,
-            notes=(*done.notes, *registry.notes),
-            cached=done.cached or registry.was_rehearsed,
+            done, notes=(*done.notes, *registry.notes), cached=cached, why=tuple(reasons)
         )
 
-    async def _ask(self, stage: Stage, needed: Mapping[str, Outcome], registry: Registry) -> Any:  # noqa: ANN401 - any value
-        """Return what a stage's function returns, or what another one returned for it."""
+    async def _ask(
+        self, stage: Stage, needed: Mapping[str, Outcome], registry: Registry
+    ) -> tuple[Mapping[str, Any], Any]:
+        """Return what a stage takes and what it returns, or what another one returned for it."""
         from dagger import dag
 
         if stage.name in self._spawned:
-            return self._spawned[stage.name]
+            return {}, self._spawned[stage.name]
         definition = self.pipeline.providers[stage.family]
         secrets = {
             name: dag.set_secret(f"{family}.{name}", value)
@@ -147,9 +155,15 @@ class Executor:
         given = {"run": self.run, "commit": self.run.commit[:12], "registry": registry}
         given |= {**stage.cell, **self._results(stage, needed), **secrets}
         arguments = {name: await self._take(name, given, stage) for name in definition.takes}
-        returned = await _call(definition.function, arguments)
-        self.state.images[stage.family] = sorted(_images([*arguments.values(), returned]))
-        return returned
+        return arguments, await _call(definition.function, arguments)
+
+    async def _inputs(self, stage: Stage, values: list[Any]) -> dict[str, str]:
+        """Return what a stage is made from, the results of others included."""
+        found = await anyio.to_thread.run_sync(inputs, values)
+        self.state.images[stage.family] = images(found)
+        results = {f"result of {need}": digest(self._made_from[need]) for need in stage.takes}
+        self._made_from[stage.name] = found | results
+        return self._made_from[stage.name]
 
     async def _do(self, returned: object, this: Try) -> Outcome:
         """Do what a stage returned."""
@@ -246,26 +260,6 @@ async def _call(function: Function, arguments: Mapping[str, Any]) -> Any:  # noq
         raise
     except Exception as error:
         raise _RaisedError(error) from error
-
-
-def _images(value: object) -> set[str]:
-    """Return the names of the images from which containers and services are made.
-
-    Read from the query that the SDK has built up, so nothing is evaluated.
-    """
-    parts: list[Any] = []
-    names: set[str] = set()
-    match value:
-        case Mapping():
-            parts = [*value.values()]
-        case list() | tuple():
-            parts = [*value]
-        case Command() | Service():
-            parts = [value.container, *value.services]
-        case _ if context := getattr(value, "_ctx", None):
-            parts = [argument for made in context.selections for argument in made.args.values()]
-            names = {made.args["address"] for made in context.selections if made.name == "from"}
-    return names.union(*map(_images, parts))
 
 
 def _error(reason: str, fault: Fault | None, output: str = "") -> Outcome:

@@ -161,6 +161,7 @@ class Outcome:
         findings: Problems at a place, for what failed.
         output: The last lines of what failed.
         artifacts: What was kept of it in the reports folder.
+        why: Why it was executed, or was not, one reason each.
         spawned: Stages that it has found out; what needs it waits for them too.
         is_bug: The fault lies in penstock itself.
         value: What the stage hands to its dependants; never part of a record.
@@ -179,6 +180,7 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
     output: str = ""
     artifacts: tuple[Artifact, ...] = ()
+    why: tuple[str, ...] = ()
     spawned: tuple[Stage, ...] = ()
     is_bug: bool = False
     value: Any = field(default=None, repr=False, compare=False, metadata=UNRECORDED)

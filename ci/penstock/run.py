@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 
+import penstock
 from penstock.cli import PROGRAM_VARIABLE, SIGNALLED_CODE, program
 from penstock.errors import PenstockError
-from penstock.events import EventStream, RunFinished, RunStarted, Warned
+from penstock.events import EventStream, PastRun, RunFinished, RunStarted, Warned
 from penstock.execute import Executor
 from penstock.live import Live
 from penstock.model import Result
@@ -61,7 +64,8 @@ async def _run(
     stream = EventStream(redactor, [ConsoleReport(), Record(surroundings.reports)])
     _mask(secrets, redactor, stream)
     began = time.monotonic()
-    stream.emit(_started(plan))
+    started = _started(plan)
+    stream.emit(started)
     async with anyio.create_task_group() as tasks:
         live = Live(surroundings.id, stream.emit, redactor)
         pool = ServicePool(tasks, live)
@@ -95,15 +99,18 @@ async def _run(
             on_lost(str(error))
         tasks.cancel_scope.cancel()
     outcomes = runner.outcomes
+    ended = verdict(runner.stages, outcomes, runner.stops)
+    took = round(time.monotonic() - began, 3)
     state.durations_s |= {
         name: o.duration_s for name, o in outcomes.items() if o.passed and not o.cached
     }
     state.failed = [n for n, o in outcomes.items() if not o.passed and not runner.stages[n].skip]
-    state.save()
-    ended = verdict(runner.stages, outcomes, runner.stops)
-    stream.emit(
-        RunFinished(**vars(ended), duration_s=time.monotonic() - began, warnings=warnings(outcomes))
+    this = PastRun(
+        started_at=started.started_at, result=ended.result, duration_s=took, commit=started.commit
     )
+    state.history.append(asdict(this))
+    state.save()
+    stream.emit(RunFinished(**vars(ended), duration_s=took, warnings=warnings(outcomes)))
     return ended.exit_code
 
 
@@ -117,6 +124,22 @@ def _started(plan: Plan) -> RunStarted:
         reproduce=program(plan.pipeline),
         jobs=plan.jobs,
         keep_going=plan.keep_going,
+        branch=plan.run.branch,
+        environment=_environment(),
+        history=tuple(
+            PastRun(**past | {"result": Result(past["result"])}) for past in plan.state.history
+        ),
+    )
+
+
+def _environment() -> tuple[tuple[str, str], ...]:
+    """Return what people ask for first when two machines disagree."""
+    return (
+        ("penstock", penstock.__version__),
+        ("Python", platform.python_version()),
+        ("System", platform.platform()),
+        ("CPUs", str(os.cpu_count())),
+        ("CI", os.environ.get("CI", "no")),
     )
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import FolderError
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 2
 FOLDER = ".penstock"
+MOST_HISTORY = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class State:
         durations_s: By stage, of the last time that it passed and was not taken from the cache.
         images: By stage: the images it is made from.
         failed: Stages of the last run that did not pass; absent before any.
+        history: The last runs, oldest first, as `PastRun` has them.
     """
 
     folder: Path
@@ -57,6 +60,15 @@ class State:
     durations_s: dict[str, float] = field(default_factory=dict)
     images: dict[str, list[str]] = field(default_factory=dict)
     failed: list[str] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def inputs(self) -> dict[str, dict[str, str]]:
+        """What each stage was made from when it last passed; in a file of its own, for its size."""
+        with suppress(OSError, ValueError, AttributeError):
+            stored = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
+            return {name: dict(found) for name, found in stored.items()}
+        return {}
 
     @classmethod
     def load(cls, root: Path) -> State:
@@ -71,11 +83,14 @@ class State:
 
     def save(self) -> None:
         """Write the memory, whole or not at all; where that is impossible, only say so."""
+        self.history = self.history[-MOST_HISTORY:]
         content = {"schema": SCHEMA, **asdict(self)}
         del content["folder"]
         try:
             _make(self.folder)
             write_whole(self.folder / "state.json", to_json(content))
+            if "inputs" in vars(self):
+                write_whole(self.folder / "inputs.json", to_json(self.inputs))
         except OSError as error:
             message = "WARNING: cannot write %s (%s); the next run will know nothing of this one"
             logger.warning(message, error.filename or self.folder, error.strerror)
