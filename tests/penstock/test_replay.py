@@ -157,6 +157,30 @@ def test_record_without_a_beginning_is_refused(events: list[Event], message: str
         replay(events)
 
 
+def test_run_that_was_stopped_before_it_began_is_played_so() -> None:
+    """Nothing starts in the replay either."""
+    started = record(Play(parse("a; z(always): a")))[0]
+    stop = RunStopped(result=Result.CANCELLATION, reason="interrupted", teardown_s=5.0)
+    kinds = [type(event) for event in replay([started, stop])]
+    assert kinds == [RunStopped, StageFinished, StageFinished, RunFinished]
+
+
+def test_time_of_teardown_is_that_of_the_record() -> None:
+    """What began too late for the run to start more is too late in the replay."""
+    started = record(Play(parse("a; y(always): a; z(always): y")))[0]
+    passed, cut = Outcome(result=Result.SUCCESS), Outcome(result=Result.CANCELLATION)
+    stop = RunStopped(result=Result.CANCELLATION, reason="interrupted", teardown_s=5.0, at_s=1.0)
+    events = [
+        StageStarted(stage="a"),
+        stop,
+        StageFinished(stage="a", outcome=cut, at_s=2.0),
+        StageStarted(stage="y", at_s=2.0),
+        StageFinished(stage="y", outcome=passed, at_s=6.0),
+    ]
+    again = replay([started, *events])
+    assert [event.stage for event in again if isinstance(event, StageStarted)] == ["a", "y"]
+
+
 def test_record_that_cannot_be_is_refused() -> None:
     """A stage that ended before it could begin is a record that somebody changed."""
     events = record(Play(parse("a; b: a")))
