@@ -28,6 +28,8 @@ GRACE_S = 15.0
 TEARDOWN_GRACE_S = 1.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 FAILURE_CODE, BUG_CODE, ENGINE_CODE, NOTHING_CODE, TIMEOUT_CODE = 1, 3, 4, 5, 124
+# By how many kinds of endings an exit code is outranked; that of an interrupt by none.
+OUTRANKED = {BUG_CODE: 1, ENGINE_CODE: 2, TIMEOUT_CODE: 3, FAILURE_CODE: 4}
 
 
 @dataclass(frozen=True)
@@ -267,24 +269,12 @@ def verdict(
     broken = [(n, o) for n, o in outcomes.items() if o.result in BROKEN and not o.allowed]
     blamed = [(name, o) for name, o in broken if not stages[name].always] or broken
 
-    def stopped_by(result: Result) -> list[Verdict]:
-        found = [stop for stop in stops if stop.result is result]
-        return [Verdict(result, stop.root, stop.reason, stop.exit_code) for stop in found]
-
-    def ended_by(exit_code: int, matches: Callable[[Outcome], bool]) -> list[Verdict]:
-        found = [(name, o) for name, o in blamed if matches(o)]
-        return [Verdict(o.result, name, o.reason, exit_code) for name, o in found]
-
-    ranked = [
-        *stopped_by(Result.CANCELLATION),
-        *ended_by(BUG_CODE, lambda o: o.is_bug),
-        *stopped_by(Result.ERROR),
-        *ended_by(ENGINE_CODE, lambda o: o.result is Result.ERROR),
-        *stopped_by(Result.TIMEOUT),
-        *ended_by(FAILURE_CODE, lambda _: True),
-    ]
-    if ranked:
-        return ranked[0]
+    ended = [Verdict(s.result, s.root, s.reason, s.exit_code) for s in stops if s.exit_code]
+    for name, o in blamed:
+        code = BUG_CODE if o.is_bug else ENGINE_CODE if o.result is Result.ERROR else FAILURE_CODE
+        ended.append(Verdict(o.result, name, o.reason, code))
+    if ended:
+        return min(ended, key=lambda one: OUTRANKED.get(one.exit_code, 0))
     required = [o for n, o in outcomes.items() if not (stages[n].allow_failure or stages[n].always)]
     if any(outcome.passed for outcome in required):
         return Verdict(Result.SUCCESS, "", "", 0)

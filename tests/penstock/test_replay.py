@@ -133,6 +133,7 @@ def test_record_that_a_crash_cut_short_is_played_as_far_as_it_goes(tmp_path: Pat
     again = replay(events)
     assert timeless(again) == timeless(events)
     assert isinstance(again[-1], RunFinished)
+    assert timeless(replay(events[:1])) == []
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"schema": "penstock.events/99"}'])

@@ -480,6 +480,19 @@ async def test_stop_before_the_run_starts_nothing() -> None:
     assert play.started() == []
 
 
+async def test_teardown_does_not_wait_for_what_still_has_time() -> None:
+    """What a stop set free starts at once, beside a stage that uses its grace."""
+
+    def interrupt(runner: Runner, event: Event) -> None:
+        if event == StageStarted(stage="a"):
+            runner.stop(Result.CANCELLATION, "interrupted", exit_code=130, grace_s=5, teardown_s=5)
+
+    play = Play(parse("a(lock); b(lock); z(always): b"), turns={"a": SLOW}, on=interrupt)
+    await play.run()
+    ended = [event.stage for event in play.log if isinstance(event, StageFinished)]
+    assert ended == ["b", "z", "a"]
+
+
 async def test_lost_engine_is_an_error_of_what_ran_and_skips_the_rest() -> None:
     """What ran when the engine died is no failure of the author's, and no teardown can run."""
 
