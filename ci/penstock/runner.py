@@ -227,8 +227,7 @@ class Runner:
 
     def _tries_again(self, stage: Stage, outcome: Outcome, before: int) -> bool:
         is_of_class = outcome.fault in stage.retry_on or outcome.exit_code in stage.retry_on
-        is_wanted = not outcome.passed and stage.name not in self._cut_by
-        return is_wanted and before < stage.retries and is_of_class
+        return is_of_class and before < stage.retries and stage.name not in self._cut_by
 
     def _cut_off(self, stage: Stage) -> Outcome:
         """Return the outcome of a stage that was ended from outside."""
