@@ -164,8 +164,25 @@ def test_only_functions_that_can_run_want_their_secrets() -> None:
 
 def test_conditions_of_stages_that_were_not_selected_are_not_asked() -> None:
     """They may ask git, which costs time."""
-    shown = plan(run=Unchanged(id="", root=NOWHERE, commit="", branch=""))
-    assert shown.skipped["push"] == "not on branch main"
+    pipeline = Pipeline("p")
+
+    @pipeline.stage(when=changed("app/**"))
+    def lint() -> None: ...
+
+    @pipeline.stage(when=changed("lib/**"))
+    def test() -> None: ...
+
+    asked: list[object] = []
+
+    class Asked(Unchanged):
+        def has_changed(self, patterns: object) -> bool:
+            asked.append(patterns)
+            return super().has_changed(patterns)
+
+    chosen = Selection(only=["lint"]).apply(pipeline.check())
+    run = Asked(id="", root=NOWHERE, commit="", branch="")
+    shown = Plan.make(pipeline, chosen, run, State(NOWHERE))
+    assert (shown.skipped, asked) == ({"lint": "nothing changed in app/**"}, [("app/**",)])
     assert plan(selection=Selection(only=["lint"])).skipped == {}
 
 
