@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import http.server
+import json
+import threading
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,3 +175,54 @@ def test_trace_above_the_run_is_gone_on_with(monkeypatch: pytest.MonkeyPatch) ->
     assert Engine().live.trace_id == int("ab" * 16, 16)
     monkeypatch.setenv("TRACEPARENT", "nonsense")
     assert Engine().live.trace_id == int(TRACE, 16)
+
+
+class Session(http.server.BaseHTTPRequestHandler):
+    """Serves what an engine's session does, once, and closes."""
+
+    def do_GET(self) -> None:
+        """Answer with the events of one path."""
+        assert self.headers["Authorization"] == f"Basic {base64.b64encode(b'token:').decode()}"
+        kind, records = {
+            "/v1/traces": ("resourceSpans", {"scopeSpans": [{"spans": self.spans}]}),
+            "/v1/logs": ("resourceLogs", {"scopeLogs": [{"logRecords": self.logs}]}),
+        }[self.path]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        told = json.dumps({kind: [{"resource": {}} | records]})
+        self.wfile.write(f"event: subscribed\ndata\n\nid: 3\ndata: {told}\n\n".encode())
+        self.wfile.write(b"data: {broken\n\n")
+
+    def log_message(self, *_words: object) -> None:
+        """Stay silent."""
+
+    spans: ClassVar[list[dict[str, Any]]] = []
+    logs: ClassVar[list[dict[str, Any]]] = []
+
+
+async def test_session_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over its own port, with its own token; what is broken ends the listening, not the run."""
+    engine = Engine()
+    above = engine.stage("test")
+    attributes = [{"key": "stdio.stream", "value": {"intValue": "1"}}]
+    line = {"spanId": coded(2), "body": {"stringValue": "hello\n"}, "attributes": attributes}
+    monkeypatch.setattr(
+        Session, "spans", [{"spanId": coded(2), "parentSpanId": coded(above), "name": "withExec"}]
+    )
+    monkeypatch.setattr(Session, "logs", [line])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Session) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("DAGGER_SESSION_PORT", str(server.server_port))
+        monkeypatch.setenv("DAGGER_SESSION_TOKEN", "token")
+        with anyio.fail_after(5):
+            await engine.live.follow()
+        server.shutdown()
+    assert engine.lines() == "hello\n"
+
+
+async def test_nobody_there_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heartbeat tells of a lost engine; this one has only nothing to tell."""
+    monkeypatch.setenv("DAGGER_SESSION_PORT", "1")
+    monkeypatch.setenv("DAGGER_SESSION_TOKEN", "token")
+    await Engine().live.follow()
