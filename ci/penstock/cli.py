@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
-from penstock.config import RunInfo
+from penstock.config import REPORTS, RunInfo
 from penstock.errors import PenstockError, UsageError
 from penstock.plan import Plan
 from penstock.redact import Redactor
 from penstock.runner import BUG_CODE, NOTHING_CODE
 from penstock.secrets import read_all
-from penstock.select import Selection
+from penstock.select import Selection, named
 from penstock.session import ENGINE_VARIABLE
 from penstock.state import State, alone
 
@@ -77,6 +77,9 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
     if options.list or options.graph or options.dry_run:
         _print(_shown(_plan(pipeline, options), options))
         return 0
+    if options.explain:
+        _print(_explained(pipeline, options.explain))
+        return 0
     if options.json:
         message = "--json goes with --list or --dry-run"
         raise UsageError(message)
@@ -120,6 +123,15 @@ def _plan(pipeline: Pipeline, options: argparse.Namespace) -> Plan:
         raise NothingSelectedError(message)
     run = RunInfo.discover(pipeline.root)
     return Plan.make(pipeline, chosen, run, state, jobs=options.jobs, keep_going=options.keep_going)
+
+
+def _explained(pipeline: Pipeline, names: Sequence[str]) -> str:
+    from penstock.reports import listing
+
+    stages = pipeline.check()
+    wanted = named(names, stages)
+    path = pipeline.root / REPORTS / "run.json"
+    return listing.explain(path, [name for name in stages if name in wanted])
 
 
 def _shown(plan: Plan, options: argparse.Namespace) -> str:
@@ -180,6 +192,9 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
         "--dry-run",
         **switch,
         help="print what would run, in which order, from which images, with which secrets",
+    )
+    show.add_argument(
+        "--explain", **names, help="say why these ran in the last run, or came from the cache"
     )
     show.add_argument("--json", **switch, help="with --list or --dry-run: for machines")
     how = parser.add_argument_group("how")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+REPORTS = "reports"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
     """The surroundings of one run; stages take it as `run`.
@@ -42,7 +45,7 @@ class RunInfo:
     @property
     def reports(self) -> Path:
         """Folder of everything that the run leaves for people and machines."""
-        return self.root / "reports"
+        return self.root / REPORTS
 
     @classmethod
     def discover(cls, root: Path, environ: Mapping[str, str] | None = None) -> RunInfo:
