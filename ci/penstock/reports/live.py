@@ -105,42 +105,47 @@ class Rows:
 
         What runs comes first: waiting stages have the upper half of the terminal at most.
         """
-        width -= 1  # some terminals wrap after the last column
         stages = self._stages()
         running = [view for view in stages if view.is_running]
         waiting = [view for view in stages if view.outcome is None and not view.is_running]
-        left = self._left(now_s, stages, len(running), len(waiting))
         services = [s for s in self._view.services.values() if _is_present(s)]
         healthy = ", ".join(printable(s.name) for s in services if s.ready_s is not None)
-        footer = [f"healthy: {healthy}"] * bool(healthy) + [left]
+        footer = [f"healthy: {healthy}"] * bool(healthy)
+        footer.append(self._summary(now_s, stages, len(running), len(waiting)))
         room = max(height - len(footer) - 1, 0)
         starting = [s for s in services if s.ready_s is None][: max(room - len(running), room // 3)]
         shown = running[: room - len(starting)]
-        free = min(room, height // 2) - len(starting) - len(shown)
-        shown_names = {v.stage.name for v in [*shown, *waiting[: max(free, 0)]]}
+        free = max(min(room, height // 2) - len(starting) - len(shown), 0)
+        names = {view.stage.name for view in [*shown, *waiting[:free]]}
+        width -= 1  # some terminals wrap after the last column
         rows = [
             (printable(v.stage.title or v.stage.name), self._time(v, now_s, width), self._said(v))
             for v in stages
-            if v.stage.name in shown_names
+            if v.stage.name in names
         ]
-        rows += [(printable(s.name), "", _doing(s)) for s in starting]
-        text = Text(no_wrap=True, overflow="ignore", end="")
-        for row in self._aligned(rows, width):
-            text.append(row).append("\n")
-        for line in footer[-height + 1 :] if height > 1 else []:
-            text.append(cut(line, width, self._ellipsis), "dim").append("\n")
-        return text
+        rows += [(printable(service.name), "", _doing(service)) for service in starting]
+        dim = [Text(cut(line, width, self._ellipsis), "dim") for line in footer]
+        lines = [*self._aligned(rows, width), *dim][-height + 1 :] if height > 1 else []
+        # Two at the end: rich takes the first line feed as the end of the last row.
+        return Text("\n", no_wrap=True, overflow="ignore", end="").join([*lines, Text(), Text()])
 
     def _aligned(self, rows: list[tuple[str, str, str]], width: int) -> Iterator[Text]:
         times = TIME_WIDTH if width < NARROW else WIDE_TIME_WIDTH
         most = max((cell_len(title) for title, _, _ in rows), default=0)
         titles = min(most, max((width - times) // 2 - 1, 1))
         for title, time, said in rows:
-            shown = cut(title, titles, self._ellipsis)
-            row = Text(set_cell_size(shown, titles), "bold" if time else "dim")
-            row.append(f"{time:>{times}}", "cyan")
-            row.append("  " + cut(said, width - titles - times - 2, self._ellipsis), "dim")
-            yield row
+            row = Text(no_wrap=True)
+            shown = set_cell_size(self._short(title, titles), titles)
+            row.append(shown, "bold" if time else "dim").append(f"{time:>{times}}", "cyan")
+            yield row.append("  " + cut(said, width - titles - times - 2, self._ellipsis), "dim")
+
+    def _short(self, title: str, cells: int) -> str:
+        """Cut a title; what tells a cell of a matrix from the others stays: `Run py…[python=3.12]`."""
+        words, bracket, cell = title.rpartition("[")
+        if bracket and title.endswith("]") and cell_len(title) > cells:
+            end = f"{self._ellipsis}[{cell}"
+            return cut(cut(words, cells - cell_len(end), "").rstrip() + end, cells, self._ellipsis)
+        return cut(title, cells, self._ellipsis)
 
     def _stages(self) -> list[StageView]:
         stages = self._view.stages
@@ -168,7 +173,7 @@ class Rows:
         other = "its turn" if self._view.engine else "the engine"
         return f"waits for {', '.join(map(printable, needs)) or other}"
 
-    def _left(self, now_s: float, stages: list[StageView], running: int, waiting: int) -> str:
+    def _summary(self, now_s: float, stages: list[StageView], running: int, waiting: int) -> str:
         words = [f"{now_s:.1f} s"]
         if not self._view.engine and not running:
             words.append("connecting to the engine")

@@ -47,7 +47,8 @@ def cut(text: str, cells: int, ellipsis: str = "…") -> str:
     text = text[: 8 * cells + 8]  # more has no place, however many combining characters there are
     if cell_len(text) <= cells:
         return text
-    return set_cell_size(text, cells - len(ellipsis)) + ellipsis if cells > len(ellipsis) else ""
+    room = cells - len(ellipsis)
+    return set_cell_size(text, room).rstrip() + ellipsis if room > 0 else ""
 
 
 def is_colored(color: Color, environ: Mapping[str, str], *, is_terminal: bool) -> bool:
