@@ -30,10 +30,8 @@ from penstock.model import Outcome, Result
 from penstock.reports.terminal import (
     Terminal,
     abandon,
-    cut,
     is_colored,
     is_watched,
-    printable,
 )
 from penstock.reports.view import RunView
 
@@ -96,8 +94,7 @@ class ConsoleReport:
         self._terminal = Terminal(stream, colored=colored, live=live, environ=environ)
         self._is_live, self._is_bounded = live, is_terminal or live
         self._verbosity = verbosity
-        unicode = self._terminal.knows_unicode
-        self._yes, self._no, self._ellipsis = (" ✓", " ✗", "…") if unicode else ("", "", "...")
+        self._yes, self._no = self._terminal.yes, self._terminal.no
         self._clock = clock
         self._heard_at = clock()
         self._view = RunView()
@@ -114,7 +111,7 @@ class ConsoleReport:
         if self._is_live:
             from penstock.reports.live import Region, Rows
 
-            self._live = Region(self._terminal), Rows(self._view, self._ellipsis)
+            self._live = Region(self._terminal), Rows(self._view, self._terminal)
             self._live[0].start()
         self._ticker.start()
         return self
@@ -196,12 +193,9 @@ class ConsoleReport:
         for name, view in self._view.stages.items():
             if view.is_running and now_s - self._told_s.get(name, 0.0) >= QUIET_S:
                 self._told_s[name] = now_s
-                said = printable((view.activity or view.output.last_line)[:1000].strip())
-                runs_s = now_s - (view.started_s or 0.0)
-                last = cut(said, LAST_LINE_CELLS, self._ellipsis)
-                self._line(
-                    f"{_title(view)}: still running, {runs_s:.0f} s", f"  {last}" if last else ""
-                )
+                words = f"{_title(view)}: still running, {now_s - (view.started_s or 0.0):.0f} s"
+                said = view.activity or view.output.last_line
+                self._line(words, f"  {self._terminal.glimpse(said, LAST_LINE_CELLS)}".rstrip())
         self._flush()
 
     def _show(self, event: Event) -> None:
@@ -225,9 +219,9 @@ class ConsoleReport:
 
     def _line(self, text: str, *rest: str, style: str = "") -> None:
         """Keep a line; of the rest, what has no place in the terminal's width goes below it."""
-        line = Text().append(printable(text), style)
+        line = Text().append(self._terminal.printable(text), style)
         size = line.cell_len
-        for part in map(printable, rest):
+        for part in map(self._terminal.printable, rest):
             fits = not self._is_bounded or size + cell_len(part) <= self._terminal.width
             shown = part if fits else f"\n  {part.strip()}"
             size = cell_len(shown) + (size if fits else 0)
@@ -276,21 +270,22 @@ class ConsoleReport:
                     self._line(f"  {note}")
 
     def _result(self, title: str, outcome: Outcome) -> None:
-        word = printable(self._word(outcome, self._no))
+        title = self._terminal.printable(title)
+        word = self._terminal.printable(self._word(outcome, self._no))
         took = "" if outcome.result in UNMARKED else f"  {outcome.duration_s:4.1f} s"
-        title = f"{printable(title)}: " if outcome.result in UNMARKED else printable(title)
-        line = Text(title if outcome.result in UNMARKED else self._led(title, word + took))
+        line = Text(self._led(title, word + took, dotted=outcome.result not in UNMARKED))
         self._pending.append(line.append(word, _style(outcome)).append(took, "dim"))
 
-    def _led(self, title: str, rest: str) -> str:
-        """Return the title and dots up to the rest, which has its own line where both are too wide."""
+    def _led(self, title: str, rest: str, *, dotted: bool) -> str:
+        """Return the title and what leads to the rest: a line feed where both are too wide."""
+        title = title if dotted else f"{title}:"
         size, leader = cell_len(title), LEADER_WIDTH
         if self._is_bounded:
-            free = self._terminal.width - cell_len(rest)
-            if free < size + 1:
+            leader = min(leader, self._terminal.width - cell_len(rest))
+            if leader <= size:
                 return f"{title}\n  "
-            leader = min(leader, free)
-        return f"{title} {'.' * (leader - size - 2)} " if leader > size + 2 else f"{title} "
+        dots = leader - size - 2 if dotted else 0
+        return f"{title} {'.' * dots} " if dots > 0 else f"{title} "
 
     def _word(self, outcome: Outcome, mark: str = "") -> str:
         """Return the result and its reason; a result that stopped something bears the mark."""

@@ -14,7 +14,6 @@ from rich.segment import ControlType, Segment, Segments
 from rich.text import Text
 
 from penstock.graph import Graph
-from penstock.reports.terminal import cut, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 NARROW = 60  # cells; below, there is no room for more than the elapsed time
 TIME_WIDTH, WIDE_TIME_WIDTH = 8, 13
-OUTPUT_READ = 2_000  # characters of a line of output that are looked at
 
 
 def _codes(codes: str) -> Segments:
@@ -92,12 +90,12 @@ class Rows:
 
     Args:
         view: What is known.
-        ellipsis: Stands for what has no place.
+        terminal: Where they are shown.
     """
 
-    def __init__(self, view: RunView, ellipsis: str) -> None:
+    def __init__(self, view: RunView, terminal: Terminal) -> None:
         self._view = view
-        self._ellipsis = ellipsis
+        self._terminal = terminal
         self._ordered: list[StageView] = []
 
     def render(self, now_s: float, width: int, height: int) -> Text:
@@ -109,7 +107,7 @@ class Rows:
         running = [view for view in stages if view.is_running]
         waiting = [view for view in stages if view.outcome is None and not view.is_running]
         services = [s for s in self._view.services.values() if _is_present(s)]
-        healthy = ", ".join(printable(s.name) for s in services if s.ready_s is not None)
+        healthy = ", ".join(s.name for s in services if s.ready_s is not None)
         footer = [f"healthy: {healthy}"] * bool(healthy)
         footer.append(self._summary(now_s, stages, len(running), len(waiting)))
         room = max(height - len(footer) - 1, 0)
@@ -119,33 +117,34 @@ class Rows:
         names = {view.stage.name for view in [*shown, *waiting[:free]]}
         width -= 1  # some terminals wrap after the last column
         rows = [
-            (printable(v.stage.title or v.stage.name), self._time(v, now_s, width), self._said(v))
+            (v.stage.title or v.stage.name, self._time(v, now_s, width), self._said(v))
             for v in stages
             if v.stage.name in names
         ]
-        rows += [(printable(service.name), "", _doing(service)) for service in starting]
-        dim = [Text(cut(line, width, self._ellipsis), "dim") for line in footer]
+        rows += [(service.name, "", _doing(service)) for service in starting]
+        dim = [Text(self._terminal.glimpse(line, width), "dim") for line in footer]
         lines = [*self._aligned(rows, width), *dim][-height + 1 :] if height > 1 else []
         # Two at the end: rich takes the first line feed as the end of the last row.
         return Text("\n", no_wrap=True, overflow="ignore", end="").join([*lines, Text(), Text()])
 
     def _aligned(self, rows: list[tuple[str, str, str]], width: int) -> Iterator[Text]:
         times = TIME_WIDTH if width < NARROW else WIDE_TIME_WIDTH
-        most = max((cell_len(title) for title, _, _ in rows), default=0)
-        titles = min(most, max((width - times) // 2 - 1, 1))
-        for title, time, said in rows:
-            row = Text(no_wrap=True)
-            shown = set_cell_size(self._short(title, titles), titles)
-            row.append(shown, "bold" if time else "dim").append(f"{time:>{times}}", "cyan")
-            yield row.append("  " + cut(said, width - titles - times - 2, self._ellipsis), "dim")
+        most = max((width - times) // 2 - 1, 1)
+        titles = [self._short(title, most) for title, _, _ in rows]
+        size = max(map(cell_len, titles), default=0)
+        for title, (_, time, said) in zip(titles, rows, strict=True):
+            row = Text().append(set_cell_size(title, size), "bold" if time else "dim")
+            row.append(f"{time:>{times}}", "cyan")
+            shown = self._terminal.glimpse(said, width - size - times - 2)
+            yield row.append(f"  {shown}", "dim")
 
     def _short(self, title: str, cells: int) -> str:
         """Cut a title; what tells a cell of a matrix from the others stays: `Run py…[python=3.12]`."""
-        words, bracket, cell = title.rpartition("[")
+        _, bracket, cell = title.rpartition("[")
         if bracket and title.endswith("]") and cell_len(title) > cells:
-            end = f"{self._ellipsis}[{cell}"
-            return cut(cut(words, cells - cell_len(end), "").rstrip() + end, cells, self._ellipsis)
-        return cut(title, cells, self._ellipsis)
+            room = cells - cell_len(cell) - 1
+            title = f"{self._terminal.glimpse(title, room)}[{cell}" if room > 1 else title
+        return self._terminal.glimpse(title, cells)
 
     def _stages(self) -> list[StageView]:
         stages = self._view.stages
@@ -171,7 +170,7 @@ class Rows:
         stages = self._view.stages
         needs = [n for n in view.stage.needs if n in stages and stages[n].outcome is None]
         other = "its turn" if self._view.engine else "the engine"
-        return f"waits for {', '.join(map(printable, needs)) or other}"
+        return f"waits for {', '.join(needs) or other}"
 
     def _summary(self, now_s: float, stages: list[StageView], running: int, waiting: int) -> str:
         words = [f"{now_s:.1f} s"]
@@ -213,5 +212,4 @@ def _doing(service: ServiceView) -> str:
 
 def _last(view: StageView | ServiceView) -> str:
     """Return what the engine does for it, or the last line that it printed."""
-    said = (view.activity or view.output.last_line)[:OUTPUT_READ]
-    return printable(said.strip().expandtabs(1))
+    return view.activity or view.output.last_line

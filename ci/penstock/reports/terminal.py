@@ -40,17 +40,6 @@ def printable(text: str) -> str:
     )
 
 
-def cut(text: str, cells: int, ellipsis: str = "…") -> str:
-    """Return what a terminal shows in that many cells, of a printable text."""
-    if cells <= 0:
-        return ""
-    text = text[: 8 * cells + 8]  # more has no place, however many combining characters there are
-    if cell_len(text) <= cells:
-        return text
-    room = cells - len(ellipsis)
-    return set_cell_size(text, room).rstrip() + ellipsis if room > 0 else ""
-
-
 def is_colored(color: Color, environ: Mapping[str, str], *, is_terminal: bool) -> bool:
     """Return whether to use colours: the option, then the usual variables, then the terminal."""
     if color != "auto":
@@ -86,8 +75,10 @@ class Terminal(Console):
     ) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-        self.is_watched = live
         self.knows_unicode = (getattr(stream, "encoding", None) or "").lower().startswith("utf")
+        self.yes, self.no, self.ellipsis = (
+            (" ✓", " ✗", "…") if self.knows_unicode else ("", "", "...")
+        )
         super().__init__(
             file=stream,
             force_terminal=live,
@@ -100,6 +91,24 @@ class Terminal(Console):
             legacy_windows=False,
             _environ=environ,
         )
+
+    def printable(self, text: str) -> str:
+        """Return one line of untrusted text as this terminal shows it, and harmless."""
+        safe = printable(text)
+        if self.knows_unicode:
+            return safe
+        return safe.encode(self.encoding, "backslashreplace").decode(self.encoding)
+
+    def glimpse(self, text: str, cells: int) -> str:
+        """Return the beginning of an untrusted line of any length, for a place of that many cells."""
+        if cells <= 0:
+            return ""
+        # More has no place, however many combining characters and colours there are.
+        shown = " ".join(self.printable(text[: 10 * cells + 200]).split())
+        if cell_len(shown) <= cells:
+            return shown
+        room = cells - len(self.ellipsis)
+        return set_cell_size(shown, room).rstrip() + self.ellipsis if room > 0 else ""
 
     def on_broken_pipe(self) -> NoReturn:
         """Leave it to whoever prints; rich itself would end the process."""
