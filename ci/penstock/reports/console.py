@@ -111,7 +111,8 @@ class ConsoleReport:
         if self._is_live:
             from penstock.reports.live import Region, Rows
 
-            self._live = Region(self._terminal), Rows(self._view, self._terminal)
+            rows = Rows(self._view, self._terminal)
+            self._live = Region(rows, self._terminal), rows
             self._live[0].start()
         self._ticker.start()
         return self
@@ -174,7 +175,7 @@ class ConsoleReport:
         if self._live:
             region, rows = self._live
             width, height = self._terminal.size
-            region.update(rows.render(self._now_s, width, height))
+            rows.draw(self._now_s, width, height)
             if self._pending:
                 self._flush()  # which draws the rows again
             else:

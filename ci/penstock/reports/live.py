@@ -42,10 +42,12 @@ class Region(Live):
     So whatever ends the process, also `kill -9`, leaves the prompt on a line of its own.
 
     Args:
+        rows: What is drawn.
         terminal: Where it is drawn; other prints to the same one come above it.
     """
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, rows: Rows, terminal: Terminal) -> None:
+        self._rows = rows
         super().__init__(
             console=terminal,
             auto_refresh=False,
@@ -60,8 +62,9 @@ class Region(Live):
         *above, rows = super().process_renderables(renderables)
         return [_BEGIN, *above, _ROWS, rows, _END]
 
-    def start(self, refresh: bool = False) -> None:  # noqa: FBT002 - as rich has it
-        """Start, and leave the terminal to the shell whenever Ctrl-Z suspends the process."""
+    def start(self, refresh: bool = True) -> None:  # noqa: FBT002 - as rich has it
+        """Draw the rows, and leave the terminal to the shell whenever Ctrl-Z suspends the process."""
+        self.update(self._rows)
         super().start(refresh)
         if (
             threading.current_thread() is threading.main_thread()
@@ -97,9 +100,14 @@ class Rows:
         self._view = view
         self._terminal = terminal
         self._ordered: list[StageView] = []
+        self._drawn = Text()
 
-    def render(self, now_s: float, width: int, height: int) -> Text:
-        """Return at most `height` rows of at most `width` cells, the last one empty.
+    def __rich__(self) -> Text:
+        """Return what was drawn last: other threads print too, and may not look into the view."""
+        return self._drawn
+
+    def draw(self, now_s: float, width: int, height: int) -> None:
+        """Make at most `height` rows of at most `width` cells, the last one empty.
 
         What runs comes first: waiting stages have the upper half of the terminal at most.
         """
@@ -125,7 +133,8 @@ class Rows:
         dim = [Text(self._terminal.glimpse(line, width), "dim") for line in footer]
         lines = [*self._aligned(rows, width), *dim][-height + 1 :] if height > 1 else []
         # Two at the end: rich takes the first line feed as the end of the last row.
-        return Text("\n", no_wrap=True, overflow="ignore", end="").join([*lines, Text(), Text()])
+        end = Text("\n", no_wrap=True, overflow="ignore", end="")
+        self._drawn = end.join([*lines, Text(), Text()])
 
     def _aligned(self, rows: list[tuple[str, str, str]], width: int) -> Iterator[Text]:
         times = TIME_WIDTH if width < NARROW else WIDE_TIME_WIDTH
