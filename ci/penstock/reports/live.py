@@ -145,7 +145,7 @@ class Rows:
             row = Text().append(set_cell_size(title, size), "bold" if time else "dim")
             row.append(f"{time:>{times}}", "cyan")
             shown = self._terminal.glimpse(said, width - size - times - 2)
-            yield row.append(f"  {shown}", "dim")
+            yield row.append(f"  {shown}" if shown else "", "dim")
 
     def _short(self, title: str, cells: int) -> str:
         """Cut a title; what tells a cell of a matrix from the others stays: `Run py…[python=3.12]`."""
