@@ -360,6 +360,10 @@ def test_what_waits_makes_room_for_what_runs() -> None:
     """Of two hundred stages the running ones are seen; the numbers count them all."""
     stages = [Stage(name=f"s{n:03}") for n in range(200)]
     running = [StageStarted(stage=f"s{n:03}") for n in range(100, 110)]
+    healthy = ServiceStarted(service="db", duration_s=1.0)
+    assert drawn([started(*stages), *running, healthy], height=2).split() == (
+        ["0.0", "s,", "10", "running,", "190", "waiting"]
+    )
     rows = drawn([started(*stages), *running], height=24).splitlines()
     assert [row[:4] for row in rows[:2]] == ["s000", "s001"]
     assert [row[:4] for row in rows[2:12]] == [f"s{n}" for n in range(100, 110)]
@@ -445,6 +449,24 @@ def test_suspended_process_leaves_the_terminal_to_the_shell(
     assert signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
 
 
+def test_verdict_stands_alone_as_soon_as_it_is_known() -> None:
+    """What else a run still has to do, nothing moves below its last line."""
+    watched = Watched()
+    with watched.report:
+        watched.shows(*RUN[:5])
+        assert watched.shows(*RUN[5:])[-1] == "reproduce: python ci/main.py --only test"
+
+
+def test_quiet_terminal_shows_no_rows() -> None:
+    """`-q` is also meant for terminals."""
+    stream = Stream()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    with ConsoleReport(stream, verbosity=-1, environ={"TERM": "xterm"}) as report:
+        report(TWO)
+        report.tick()
+    assert stream.getvalue() == ""
+
+
 def test_a_mistake_of_the_live_view_costs_no_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -456,22 +478,56 @@ def test_a_mistake_of_the_live_view_costs_no_line(
         watched.shows(*RUN[1:5])
         lines = watched.shows(*RUN[5:])
     assert "ZeroDivisionError" in caplog.text
-    assert "WARNING: look here" in lines
+    assert {"WARNING: look here", "Test: started"} <= set(lines)
     assert lines[-1] == "reproduce: python ci/main.py --only test"
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 200])
-def test_lines_that_are_too_wide_are_broken_where_they_may_be(width: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (
+            40,
+            [
+                "Lint with ruff ........ PASSED ✓   1.0 s",
+                "Run pytest with coverage",
+                "  FAILED ✗ (exit code 1)   0.0 s",
+                "Push:",
+                "  SKIPPED (because that one has failed)",
+                "",
+                "Run pytest with coverage: FAILED (exit code 1)",
+                "",
+                "PIPELINE STOPPED ✗   4.0 s",
+                "  report: reports/index.html",
+            ],
+        ),
+        (
+            60,
+            [
+                "Lint with ruff .......................... PASSED ✓   1.0 s",
+                "Run pytest with coverage .... FAILED ✗ (exit code 1)   0.0 s",
+                "Push: SKIPPED (because that one has failed)",
+                "",
+                "Run pytest with coverage: FAILED (exit code 1)",
+                "",
+                "PIPELINE STOPPED ✗   4.0 s   report: reports/index.html",
+            ],
+        ),
+    ],
+)
+def test_lines_are_broken_between_what_belongs_together(width: int, expected: list[str]) -> None:
     """Title and result, verdict and report each keep together at any width."""
     watched = Watched(columns=width)
-    reason = "because that one failed"
-    skipped = StageFinished(stage="test", outcome=Outcome(result=Result.SKIP, reason=reason))
+    test = Stage(name="test", title="Run pytest with coverage")
+    plan = started(TWO.stages[0], test, Stage(name="push", title="Push"))
+    failed = Outcome(result=Result.FAILURE, reason="exit code 1")
+    skipped = Outcome(result=Result.SKIP, reason="because that one has failed")
+    ends = (
+        StageFinished(stage="test", outcome=failed),
+        StageFinished(stage="push", outcome=skipped),
+    )
     with watched.report:
-        watched.shows(TWO, RUN[3], skipped, finished(Result.FAILURE))
-    wide = [line for line in watched.seen() if cell_len(line) > width]
-    assert (wide, watched.seen()[0].endswith("PASSED ✓   1.0 s")) == ([], True)
-    parts = ["PIPELINE STOPPED ✗   4.0 s", "  report: reports/index.html"]
-    assert watched.seen()[-len(parts) :] == parts or width > 40
+        watched.shows(plan, RUN[3], *ends, finished(Result.FAILURE))
+    assert watched.seen()[: len(expected)] == expected
 
 
 def test_live_view_without_unicode_measures_what_is_shown() -> None:

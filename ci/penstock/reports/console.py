@@ -146,16 +146,13 @@ class ConsoleReport:
             self.tick()
 
     def _safely(self, show: Callable[[], None]) -> None:
-        """Show something; drop all output from here on when its reader has gone or its disk is full."""
+        """Show something, as long as that is possible."""
         try:
             show()
         except OSError as error:
             self._terminal.quiet = True
-            abandon(self._terminal.file)
-            self._end_live()
-            if not isinstance(error, BrokenPipeError):
-                message = "WARNING: cannot print any more (%s); the run goes on"
-                logger.warning(message, error.strerror)
+            self._end_live()  # first: a warning may take the way through the rows
+            abandon(self._terminal.file, error)
 
     def _take(self, event: Event) -> None:
         self._show(event)
@@ -188,7 +185,7 @@ class ConsoleReport:
         self._flush()
 
     def _remind(self) -> None:
-        if self._verbosity < 0 or self._view.finished:
+        if self._verbosity < 0:
             return
         now_s = self._now_s
         for name, view in self._view.stages.items():

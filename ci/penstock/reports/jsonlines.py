@@ -21,15 +21,12 @@ class JsonLines:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream: TextIO | None = stream or sys.stdout
+        self._stream = stream or sys.stdout
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        if self._stream is None:
-            return
         try:
             self._stream.write(json.dumps(to_dict(event)) + "\n")
             self._stream.flush()
-        except BrokenPipeError:
-            abandon(self._stream)
-            self._stream = None
+        except OSError as error:
+            abandon(self._stream, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import re
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -14,6 +15,8 @@ from rich.console import Console
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import IO, TextIO
+
+logger = logging.getLogger(__name__)
 
 Color = Literal["auto", "always", "never"]
 
@@ -120,6 +123,9 @@ class Terminal(Console):
         return False
 
 
-def abandon(stream: IO[str]) -> None:
-    """Send what a stream still holds nowhere; it would fail once more when Python ends."""
+def abandon(stream: IO[str], error: OSError) -> None:
+    """Print nothing any more: the reader has gone or the disk is full, and the run goes on."""
+    # What is still buffered would fail once more when Python ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if not isinstance(error, BrokenPipeError):
+        logger.warning("WARNING: cannot print any more (%s); the run goes on", error.strerror)
