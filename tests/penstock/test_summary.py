@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html
+import re
 import string
 import time
 from html.parser import HTMLParser
@@ -104,7 +105,18 @@ class Page(HTMLParser):
 PIECES = [
     *("\n\n", "```\n", "~~~\n", "</pre>", "</details>", "| x |", "|---|\n", "<script>", "<!--"),
     *("\n# ", "\n- ", "[a](b)", "![a](b)", "&lt;", "&#124;", "http://a.b", "]]>", "w", "\u202e"),
-    *("\x1b[31m", "\udc80", "\x00", *"\n\r\t `", *string.punctuation),
+    *(
+        "1. ",
+        "+ ",
+        "- ",
+        "=",
+        "www.x.y",
+        "\x1b[31m",
+        "\udc80",
+        "\x00",
+        *"\n\r\t `",
+        *string.punctuation,
+    ),
 ]
 MARKUP = st.lists(st.sampled_from(PIECES)).map("".join)
 
@@ -113,7 +125,7 @@ MARKUP = st.lists(st.sampled_from(PIECES)).map("".join)
 @example("| a | b |\n|---|---|\n</pre></details><script>alert(1)</script>")
 def test_hostile_text_changes_no_element_of_the_page(text: str) -> None:
     """Tables, folds and preformatted blocks are the same as with a harmless word."""
-    page = Page(summary(red(f"x{text}x")))
+    page = Page(summary(red(f"{text}x")))
     assert page.tags == Page(summary(red("x"))).tags
 
 
@@ -124,6 +136,13 @@ def test_hostile_text_is_shown_literally(text: str) -> None:
     assert sum(shown.strip("\n") == literal(f"x{text}x") for shown in texts) >= 3
     place = one_line(f"x{text}x:3", 300)
     assert place in [shown.strip("\n") for shown in texts]
+
+
+def test_address_in_a_hostile_text_becomes_no_link() -> None:
+    """GitHub makes one of whatever looks like an address, but for a reference in it."""
+    page = summary(red("Http://evil.example WWW.evil.example"))
+    outside = re.sub("<pre>.*?</pre>", "", page, flags=re.DOTALL)
+    assert not re.search(r"://|www\.", outside, re.IGNORECASE)
 
 
 def test_red_run_is_told_as_on_the_terminal() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-import string
+import re
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -22,8 +22,9 @@ MOST_ROWS = 50
 MOST_OUTPUT = 20_000  # characters of one output
 LEFT_OUT = "\nShortened: the reports folder holds the rest.\n"
 
-# As a reference a character has no meaning to Markdown, in a table neither.
-_REFERENCES = {ord(mark): f"&#{ord(mark)};" for mark in string.punctuation}
+# What means something within a line; as a reference it does not, in a table neither. The colon and
+# the dot make links. What means something only where a line begins never stands there.
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&@!$^'\"]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
 def summary(view: RunView, most_bytes: int = MOST_BYTES) -> str:
@@ -40,7 +41,7 @@ def summary(view: RunView, most_bytes: int = MOST_BYTES) -> str:
         page.table(("Place", "Test or rule", "Message"), rows, len(found))
     _services(view, page)
     _images(view, page)
-    page.list(_text(warning) for warning in view.warnings)
+    page.list(f"WARNING: {_text(warning)}" for warning in view.warnings)
     for stage in view.stages.values():
         _coverage(stage, page)
     for stage in view.failed:
@@ -113,7 +114,7 @@ class _Page:
 def _verdict(view: RunView) -> str:
     lines = [f"## {_text(view.verdict)}{_mark(view)}", ""]
     if started := view.started:
-        facts = [_text(started.pipeline), f"commit {_code(started.commit)}"]
+        facts = [f"Pipeline {_text(started.pipeline)}", f"commit {_code(started.commit)}"]
         facts += [f"branch {_code(started.branch)}"] if started.branch else []
         facts += [f"engine {_text(view.engine)}"] if view.engine else []
         took = view.finished.duration_s if view.finished else view.now_s
@@ -168,7 +169,7 @@ def _row(cells: tuple[str, ...]) -> str:
 
 def _text(words: str) -> str:
     """Return untrusted words so that they stand in one line and mean nothing to Markdown."""
-    return one_line(words, 300).translate(_REFERENCES)
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", one_line(words, 300))
 
 
 def _code(words: str) -> str:
