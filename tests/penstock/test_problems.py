@@ -154,26 +154,26 @@ def test_the_same_problem_is_told_once_and_the_number_is_bounded() -> None:
 @pytest.mark.parametrize(
     "evil",
     [
-        "a" * 1_000_000,
-        ":" * 1_000_000,
-        " " * 1_000_000,
-        "\n" * 1_000_000,
-        "\r" * 1_000_000,
-        "\x1b]" * 500_000,
-        "\x1b[1" * 300_000,
-        "a.py:1:1: error: " + "  [" * 300_000,
-        "a.py:1:1 - error: " + " (report" * 100_000,
-        "a.py:1:1: " + "A" * 1_000_000,
-        "./" * 500_000 + "a.py:1: error: x",
+        "a" * 100_000,
+        ":" * 100_000,
+        " " * 100_000,
+        "\n" * 100_000,
+        "\r" * 100_000,
+        "\x1b]" * 50_000,
+        "\x1b[1" * 30_000,
+        "a.py:1:1: error: " + "  [" * 30_000,
+        "a.py:1:1 - error: " + " (report" * 10_000,
+        "a.py:1:1: " + "A" * 100_000,
+        "./" * 50_000 + "a.py:1: error: x",
     ],
 )
 def test_hostile_output_takes_linear_time(evil: str) -> None:
-    """A megabyte of the worst takes a fraction of a second."""
+    """Quadratic time would be minutes."""
     began = time.process_time()
     for _ in problems(evil + "\n" + (evil[:LONGEST_LINE] + "\n") * 100):
         pass
     literal(evil)
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 5
 
 
 @given(st.text(), st.text(), st.integers(1, 99_999))

@@ -34,8 +34,9 @@ def summary(view: RunView, most_bytes: int = MOST_BYTES) -> str:
     rows = (_stage(stage) for stage in view.stages.values())
     page.table(("Stage", "Result", "Time", "Notes"), rows, len(view.stages), most=500)
     for stage in view.failed:
-        page.add(f"\n### {_text(stage.title)}: {_text(stage.word)}\n")
         found = stage.outcome.findings if stage.outcome else ()
+        if found:
+            page.add(f"\n### {_text(stage.title)}: {_text(stage.word)}\n")
         places = ((f"{f.file}:{f.line}" if f.line else f.file, f) for f in found)
         rows = ((_code(place), _code(f.code), _text(f.message)) for place, f in places)
         page.table(("Place", "Test or rule", "Message"), rows, len(found))
@@ -119,9 +120,10 @@ def _verdict(view: RunView) -> str:
         facts += [f"engine {_text(view.engine)}"] if view.engine else []
         took = view.finished.duration_s if view.finished else view.now_s
         lines.append(", ".join([*facts, f"{took:.1f} s"]))
+    lines += [f"\n**{_text(stage.title)}: {_text(stage.word)}**" for stage in view.failed[:1]]
     if view.reproduce:
         lines += ["", "Reproduce it:", "", _block(literal(view.reproduce[:2_000]))]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _mark(view: RunView) -> str:
@@ -133,8 +135,9 @@ def _mark(view: RunView) -> str:
 def _stage(stage: StageView) -> tuple[str, ...]:
     outcome = stage.outcome
     took = f"{outcome.duration_s:.1f} s" if outcome and stage.started_s is not None else ""
-    notes = "; ".join(outcome.notes) if outcome else ""
-    return _text(stage.title), _text(stage.word), took, _text(notes)
+    notes = list(outcome.notes) if outcome else []
+    notes += [f"tried before: {a.result.label} ({a.reason})" for a in stage.attempts]
+    return _text(stage.title), _text(stage.word), took, _text("; ".join(notes))
 
 
 def _services(view: RunView, page: _Page) -> None:
