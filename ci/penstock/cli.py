@@ -80,18 +80,19 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
     if options.explain:
         _print(_explained(pipeline, options.explain))
         return 0
-    if options.json:
-        message = "--json goes with --list or --dry-run"
-        raise UsageError(message)
     if options.engine:
         os.environ[ENGINE_VARIABLE] = options.engine
     plan, secrets = _prepared(pipeline, options)
     with alone(pipeline.root, partial(_complain, redactor)) as waited:
         if waited:
             plan, secrets = _prepared(pipeline, options)  # with what that run has left
+        from penstock.reports import Look, shown
         from penstock.run import run
 
-        return anyio.run(partial(run, plan, secrets, redactor))
+        verbosity = options.verbose - options.quiet
+        look = Look(verbosity=verbosity, color=options.color, json=options.json)
+        with shown(look, plan.run, redactor) as listeners:
+            return anyio.run(partial(run, plan, secrets, redactor, listeners))
 
 
 def _prepared(
@@ -196,7 +197,6 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     show.add_argument(
         "--explain", **names, help="say why these ran in the last run, or came from the cache"
     )
-    show.add_argument("--json", **switch, help="with --list or --dry-run: for machines")
     how = parser.add_argument_group("how")
     how.add_argument("-j", "--jobs", type=_positive, metavar="N", help="most stages at a time")
     how.add_argument(
@@ -205,6 +205,13 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     how.add_argument(
         "--engine", metavar="URL", help="use this engine (tcp, unix, ssh, tls, container, ...)"
     )
+    see = parser.add_argument_group("what is printed")
+    see.add_argument("-q", "--quiet", **switch, help="failures and the verdict only")
+    see.add_argument("-v", "--verbose", **switch, help="the output of every stage, as it comes")
+    see.add_argument(
+        "--json", **switch, help="for machines: a run's events, a line each, or what --list shows"
+    )
+    see.add_argument("--color", choices=("auto", "always", "never"), default="auto")
     return parser
 
 

@@ -86,6 +86,10 @@ class RunInfo:
         bases = (_git(self.root, "merge-base", branch, "HEAD") for branch in (default, local))
         return next(filter(None, bases), "")
 
+    def diff(self) -> str:
+        """Return what changed since the base, without the lines around it; nothing without one."""
+        return _git(self.root, "diff", "--unified=0", self.base) or "" if self.base else ""
+
     def has_changed(self, patterns: Sequence[str]) -> bool:
         """Return whether a file changed since the base, or whether that cannot be told.
 

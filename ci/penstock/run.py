@@ -21,15 +21,14 @@ from penstock.execute import Executor
 from penstock.live import Live
 from penstock.model import Result
 from penstock.redact import MIN_BYTES
-from penstock.reports.console import ConsoleReport
-from penstock.reports.record import Record
 from penstock.runner import ENGINE_CODE, Runner, verdict, warnings
 from penstock.services import ServicePool
 from penstock.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from penstock.events import Listener
     from penstock.pipeline import Pipeline
     from penstock.plan import Plan
     from penstock.redact import Redactor
@@ -38,17 +37,23 @@ if TYPE_CHECKING:
 INTERRUPTED_TEARDOWN_S = 4.0
 
 
-async def run(plan: Plan, secrets: Mapping[tuple[str, str], str], redactor: Redactor) -> int:
+async def run(
+    plan: Plan,
+    secrets: Mapping[tuple[str, str], str],
+    redactor: Redactor,
+    listeners: Sequence[Listener],
+) -> int:
     """Run the stages of a plan and return the exit code.
 
     Args:
         plan: What to do.
         secrets: Values by stage and parameter name.
         redactor: Learns the secrets; every output goes through it.
+        listeners: Show the run.
     """
     # Signals are heard from here on, also while Dagger is imported in a thread beside the loop.
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        code = await _run(plan, secrets, redactor, signals)
+        code = await _run(plan, secrets, redactor, EventStream(redactor, listeners), signals)
     if code > SIGNALLED_CODE:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for the impatient
     return code
@@ -58,10 +63,10 @@ async def _run(
     plan: Plan,
     secrets: Mapping[tuple[str, str], str],
     redactor: Redactor,
+    stream: EventStream,
     signals: AsyncIterator[signal.Signals],
 ) -> int:
     surroundings, state = plan.run, plan.state
-    stream = EventStream(redactor, [ConsoleReport(), Record(surroundings.reports)])
     _mask(secrets, redactor, stream)
     began = time.monotonic()
     started = _started(plan)
