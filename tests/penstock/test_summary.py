@@ -141,6 +141,14 @@ def test_hostile_text_is_shown_literally(text: str) -> None:
     assert place in [shown.strip("\n") for shown in texts]
 
 
+def test_warnings_stand_in_one_list() -> None:
+    """Without the gaps that would make paragraphs of them."""
+    view = RunView()
+    for word in ("one", "two"):
+        view(Warned(message=word))
+    assert summary(view).endswith("\n\n- WARNING: one\n- WARNING: two\n")
+
+
 def test_address_in_a_hostile_text_becomes_no_link() -> None:
     """GitHub makes one of whatever looks like an address, but for a reference in it."""
     page = summary(red("Http://evil.example WWW.evil.example"))
