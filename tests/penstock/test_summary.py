@@ -98,7 +98,8 @@ class Page(HTMLParser):
         self.tags.append(f"/{tag}")
 
     def handle_comment(self, data: str) -> None:
-        self.tags.append(f"comment {data}")
+        if data != " ":  # it parts an `@` from what would make a link of it
+            self.tags.append(f"comment {data}")
 
     def handle_data(self, data: str) -> None:
         if self.texts:
