@@ -109,6 +109,14 @@ def test_what_no_stage_is_to_blame_for_is_shown_too() -> None:
     ]
 
 
+def test_what_a_stage_is_to_blame_for_is_said_once() -> None:
+    """Of the run's own reason nothing is left to say."""
+    ended = RunFinished(
+        result=Result.FAILURE, reason="exit code 1", root="lint", exit_code=1, duration_s=1
+    )
+    assert len(annotate(view(failed(finding("a.py")), ended))) == 1
+
+
 @pytest.mark.parametrize("file", ["/opt/venv/x.py", "../x.py", ""])
 def test_place_outside_of_the_checkout_stands_in_the_message(file: str) -> None:
     """GitHub could show nothing beside it."""

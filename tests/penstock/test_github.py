@@ -237,6 +237,21 @@ def test_folds_stand_one_after_the_other_in_the_order_of_ending() -> None:
     assert [line for line in heard.log if line] == ["| b said"] * 2 + ["| a said"] * 2
 
 
+def test_cut_output_says_how_much_is_missing() -> None:
+    """Only its end is kept."""
+    start, end = run("x")[1], run("x")[8]
+    long = [OutputWritten(stage="test", text=f"{n}".ljust(999) + "\n") for n in range(100)]
+    log = [line for line in Runner(printed([start, *long, end])).log if line]
+    assert log[0] == "| [36000 characters before]"
+    assert log[-1].split() == ["|", "99"]
+
+
+def test_nothing_is_said_after_the_verdict() -> None:
+    """The fence stays down for what else the step runs."""
+    events = run("x")
+    assert Runner(printed([*events, StageStarted(stage="test")])).token == ""
+
+
 @pytest.mark.parametrize(("debug", "folds"), [("1", 1), ("", 0)])
 def test_output_of_healthy_services_is_shown_when_the_runner_debugs(debug: str, folds: int) -> None:
     """Only then, for it is long."""

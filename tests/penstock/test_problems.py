@@ -114,6 +114,7 @@ def test_what_pyright_prints_is_understood(tmp_path: Path) -> None:
         ("a.c:3:5: fatal error: no.h: No such file", Finding(file="a.c", line=3, column=5, message="no.h: No such file")),
         ("./a//b.py:3: error: x  [misc]", Finding(file="a/b.py", line=3, message="x", tool="mypy", code="misc")),
         ("a.py:3: note: See there", Finding(file="a.py", line=3, message="See there", tool="mypy", is_error=False)),
+        ("/src/a.py:3:1 - error: x\n    y", Finding(file="a.py", line=3, column=1, message="x", tool="pyright")),
         ("a.go:3:1: warning: x", Finding(file="a.go", line=3, column=1, message="x", is_error=False)),
         ("a.py:1:1: invalid-syntax: Expected", Finding(file="a.py", line=1, column=1, message="Expected", tool="ruff", code="invalid-syntax")),
         ("error[E0308]: mismatched types\n   --> src/main.rs:2:5", Finding(file="src/main.rs", line=2, column=5, message="mismatched types", code="E0308")),
@@ -123,7 +124,7 @@ def test_what_pyright_prints_is_understood(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_form_of_compilers_is_understood(line: str, expected: Finding) -> None:
     """A severity, or a rule with a column; a path relative to where the tool ran."""
-    assert list(problems(f"before\n{line}\nbehind\n", workdir="/src")) == [expected]
+    assert list(problems(f"before\n{line}", workdir="/src")) == [expected]
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,8 @@ class Page(HTMLParser):
         self.tags.append(f"/{tag}")
 
     def handle_comment(self, data: str) -> None:
-        self.tags.append(f"comment {data}")
+        if data != " ":  # it parts an `@` from what would make a link of it
+            self.tags.append(f"comment {data}")
 
     def handle_data(self, data: str) -> None:
         if self.texts:
@@ -139,6 +140,14 @@ def test_hostile_text_is_shown_literally(text: str) -> None:
     assert sum(shown.strip("\n") == literal(f"x{text}x") for shown in texts) >= 3
     place = one_line(f"x{text}x:3", 300)
     assert place in [shown.strip("\n") for shown in texts]
+
+
+def test_warnings_stand_in_one_list() -> None:
+    """Without the gaps that would make paragraphs of them."""
+    view = RunView()
+    for word in ("one", "two"):
+        view(Warned(message=word))
+    assert summary(view).endswith("\n\n- WARNING: one\n- WARNING: two\n")
 
 
 def test_address_in_a_hostile_text_becomes_no_link() -> None:

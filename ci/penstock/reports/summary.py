@@ -23,7 +23,8 @@ MOST_OUTPUT = 20_000  # characters of one output
 LEFT_OUT = "\nShortened: the reports folder holds the rest.\n"
 
 # What means something within a line; as a reference it does not, in a table neither. The colon and
-# the dot make links. What means something only where a line begins never stands there.
+# the dot make links; so does `@`, even as a reference, unless something parts it from what follows.
+# What means something only where a line begins never stands there.
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&@!$^'\"]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
@@ -172,7 +173,11 @@ def _row(cells: tuple[str, ...]) -> str:
 
 def _text(words: str) -> str:
     """Return untrusted words so that they stand in one line and mean nothing to Markdown."""
-    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", one_line(words, 300))
+    return _MARKUP.sub(_reference, one_line(words, 300))
+
+
+def _reference(found: re.Match[str]) -> str:
+    return f"&#{ord(found[0])};{'<!-- -->' if found[0] == '@' else ''}"
 
 
 def _code(words: str) -> str:
