@@ -1,0 +1,152 @@
+"""`junit.xml`: the tests of all stages in one file, for CI hosts that show tests."""
+
+from __future__ import annotations
+
+import logging
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from penstock.events import Event, RunFinished
+from penstock.evidence import TestCase, TestResult
+from penstock.model import Result
+from penstock.reports.view import RunView
+from penstock.state import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from penstock.model import Stage
+    from penstock.reports.view import StageView
+
+logger = logging.getLogger(__name__)
+
+FILE, OTHER_FILE = "junit.xml", "junit-all.xml"
+_TAGS = {
+    TestResult.FAILED: "failure",
+    TestResult.ERROR: "error",
+    TestResult.SKIPPED: "skipped",
+}
+_RESULTS = {
+    Result.FAILURE: TestResult.FAILED,
+    Result.TIMEOUT: TestResult.FAILED,
+    Result.ERROR: TestResult.ERROR,
+}
+# What XML cannot hold, lone carriage returns that its readers would drop, and what turns the
+# direction of writing around: a name that reads differently from what it is.
+_UNSEEN = re.compile(
+    r"\r(?!\n)|[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+    r"|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+
+
+class JUnitReport:
+    """Writes one file at the end of the run: a suite for each stage that has tests.
+
+    A stage that went wrong while no test of it says so has a case of its own, as hosts show nothing
+    else of it. Where a stage keeps a report of this name itself, that one stays and the tests of all
+    stages go into `junit-all.xml`.
+
+    Args:
+        folder: The reports folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._view = RunView()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        self._view(event)
+        if isinstance(event, RunFinished):
+            write_whole(self._path(), junit(self._view))
+
+    def _path(self) -> Path:
+        views = self._view.stages.values()
+        for stage, outcome in [(view.stage, view.outcome) for view in views if view.outcome]:
+            if any(artifact.path == FILE for artifact in outcome.artifacts):
+                logger.warning(
+                    "WARNING: stage '%s' keeps its own report as %s; the tests of all stages are in "
+                    "%s; give the stage's another path, like %s/%s",
+                    *(stage.name, FILE, self._folder / OTHER_FILE, stage.family or "test", FILE),
+                )
+                return self._folder / OTHER_FILE
+        return self._folder / FILE
+
+
+def junit(view: RunView) -> str:
+    """Return the tests of a run in JUnit's form, with `file` and `line` on each case.
+
+    Source: the common part of what CircleCI, GitLab, Buildkite and Jenkins document.
+    """
+    suites = [(stage, cases) for stage in view.stages.values() if (cases := list(_cases(stage)))]
+    root = ET.Element(
+        "testsuites",
+        {
+            "name": _seen(view.started.pipeline if view.started else ""),
+            **_counts(case for _, cases in suites for case in cases),
+            "time": _time(view.finished.duration_s if view.finished else view.now_s),
+        },
+    )
+    for stage, cases in suites:
+        took = stage.outcome.duration_s if stage.outcome else 0.0
+        attributes = {"name": _seen(stage.stage.name), **_counts(cases), "time": _time(took)}
+        ET.SubElement(root, "testsuite", attributes).extend(map(_element, cases))
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+
+
+def _cases(view: StageView) -> Iterator[TestCase]:
+    yield from view.tests
+    outcome = view.outcome
+    if outcome and outcome.result in _RESULTS and not view.failed_tests:
+        file, line = _place(view.stage)
+        allowed = "failed, which is allowed: " if outcome.allowed else ""
+        yield TestCase(
+            name=view.stage.title or view.stage.name,
+            suite=view.stage.name,
+            result=TestResult.SKIPPED if outcome.allowed else _RESULTS[outcome.result],
+            file=file,
+            line=line,
+            duration_s=outcome.duration_s,
+            message=f"{allowed}{outcome.reason}",
+            detail=outcome.output,
+        )
+
+
+def _place(stage: Stage) -> tuple[str, int]:
+    file, _, line = stage.place.rpartition(":")
+    return (file, int(line)) if line.isdecimal() else (stage.place, 0)
+
+
+def _counts(cases: Iterable[TestCase]) -> dict[str, str]:
+    counts = Counter(case.result for case in cases)
+    return {
+        "tests": str(counts.total()),
+        "failures": str(counts[TestResult.FAILED]),
+        "errors": str(counts[TestResult.ERROR]),
+        "skipped": str(counts[TestResult.SKIPPED]),
+    }
+
+
+def _element(case: TestCase) -> ET.Element:
+    attributes = {"classname": _seen(case.suite), "name": _seen(case.name)}
+    if case.file:
+        attributes["file"] = _seen(case.file)
+    if case.line:
+        attributes["line"] = str(case.line)
+    element = ET.Element("testcase", attributes | {"time": _time(case.duration_s)})
+    if tag := _TAGS.get(case.result):
+        ET.SubElement(element, tag, {"message": _seen(case.message)}).text = _seen(case.detail)
+    return element
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3f}"
+
+
+def _seen(text: str) -> str:
+    """Return a text in which nothing is invisible or forbidden: those characters as Python escapes."""
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
