@@ -113,7 +113,10 @@ def test_report_of_a_stage_is_never_overwritten(
     outcome = Outcome(result=Result.SUCCESS, artifacts=(Artifact("junit.xml", 15),))
     assert written(tmp_path, run(outcome), "junit-all.xml") == []
     assert (tmp_path / "junit.xml").read_text() == "the stage's own"
-    assert "'s0' keeps its own report as junit.xml" in caplog.text
+    assert (
+        "'s0' keeps its own junit.xml, so the tests of all stages are in junit-all.xml"
+        in caplog.text
+    )
 
 
 def test_what_an_earlier_run_wrote_is_replaced(tmp_path: Path) -> None:

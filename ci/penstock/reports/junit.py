@@ -68,9 +68,9 @@ class JUnitReport:
         for stage, outcome in [(view.stage, view.outcome) for view in views if view.outcome]:
             if any(artifact.path == FILE for artifact in outcome.artifacts):
                 logger.warning(
-                    "WARNING: stage '%s' keeps its own report as %s; the tests of all stages are in "
-                    "%s; give the stage's another path, like %s/%s",
-                    *(stage.name, FILE, self._folder / OTHER_FILE, stage.family or "test", FILE),
+                    "WARNING: stage '%s' keeps its own %s, so the tests of all stages are in %s; "
+                    "give the stage's another path, like %s/%s",
+                    *(stage.name, FILE, OTHER_FILE, stage.family or "test", FILE),
                 )
                 return self._folder / OTHER_FILE
         return self._folder / FILE
