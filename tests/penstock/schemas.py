@@ -73,7 +73,7 @@ def _finished(schema: dict[str, Any], version: str, description: str) -> str:
 def _describe(definition: dict[str, Any], kind: type[Any]) -> None:
     """Take the words of the docstrings, and leave out what is never recorded."""
     words = inspect.getdoc(kind) or ""
-    definition["description"] = re.split(r"\n+(?:Args|Source|Returns):", words)[0]
+    definition["description"] = re.split(r"\n+(?:Args|Attributes|Source):", words)[0]
     definition.pop("title", None)
     said = {name: text for base in reversed(kind.__mro__) for name, text in _arguments(base)}
     hidden = [f.name for f in _fields(kind) if not f.metadata.get("recorded", True)]

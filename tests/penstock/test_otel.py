@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from penstock.events import Event, RunStarted, StageFinished, TestsRead
 from penstock.evidence import TestCase, TestResult
 from penstock.model import Outcome, Result
+from penstock.reports.literal import literal
 from penstock.reports.otel import TelemetryReport, signals
 from penstock.reports.otlp import surroundings, web_url
 from tests.penstock.collector import Collector, attributes, collecting
@@ -437,6 +438,5 @@ def test_hostile_words_arrive(text: str) -> None:
     """Also what is no valid Unicode, which would spoil the whole batch."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         collector = sent(monkeypatch, run_of(text))
-    shown = text.encode(errors="backslashreplace").decode()
-    assert told(collector, "test_a")["test.suite.name"] == shown
-    assert collector.spans["test"].status.message == f"exit code 1 {shown}"
+    assert told(collector, "test_a")["test.suite.name"] == literal(text)
+    assert collector.spans["test"].status.message == literal(f"exit code 1 {text}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from penstock.events import Event, RunFinished
 from penstock.evidence import TestCase, TestResult
 from penstock.model import Result
+from penstock.reports.literal import literal
 from penstock.reports.view import RunView
 from penstock.state import write_whole
 
@@ -34,12 +34,6 @@ _RESULTS = {
     Result.TIMEOUT: TestResult.FAILED,
     Result.ERROR: TestResult.ERROR,
 }
-# What XML cannot hold, lone carriage returns that its readers would drop, and what turns the
-# direction of writing around: a name that reads differently from what it is.
-_UNSEEN = re.compile(
-    r"\r(?!\n)|[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
-    r"|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
-)
 
 
 class JUnitReport:
@@ -85,14 +79,14 @@ def junit(view: RunView) -> str:
     root = ET.Element(
         "testsuites",
         {
-            "name": _seen(view.started.pipeline if view.started else ""),
+            "name": literal(view.started.pipeline if view.started else ""),
             **_counts(case for _, cases in suites for case in cases),
             "time": _time(view.finished.duration_s if view.finished else view.now_s),
         },
     )
     for stage, cases in suites:
         took = stage.outcome.duration_s if stage.outcome else 0.0
-        attributes = {"name": _seen(stage.stage.name), **_counts(cases), "time": _time(took)}
+        attributes = {"name": literal(stage.stage.name), **_counts(cases), "time": _time(took)}
         ET.SubElement(root, "testsuite", attributes).extend(map(_element, cases))
     ET.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
@@ -105,7 +99,7 @@ def _cases(view: StageView) -> Iterator[TestCase]:
         file, line = _place(view.stage)
         allowed = "failed, which is allowed: " if outcome.allowed else ""
         yield TestCase(
-            name=view.stage.title or view.stage.name,
+            name=view.title,
             suite=view.stage.name,
             result=TestResult.SKIPPED if outcome.allowed else _RESULTS[outcome.result],
             file=file,
@@ -132,21 +126,16 @@ def _counts(cases: Iterable[TestCase]) -> dict[str, str]:
 
 
 def _element(case: TestCase) -> ET.Element:
-    attributes = {"classname": _seen(case.suite), "name": _seen(case.name)}
+    attributes = {"classname": literal(case.suite), "name": literal(case.name)}
     if case.file:
-        attributes["file"] = _seen(case.file)
+        attributes["file"] = literal(case.file)
     if case.line:
         attributes["line"] = str(case.line)
     element = ET.Element("testcase", attributes | {"time": _time(case.duration_s)})
     if tag := _TAGS.get(case.result):
-        ET.SubElement(element, tag, {"message": _seen(case.message)}).text = _seen(case.detail)
+        ET.SubElement(element, tag, {"message": literal(case.message)}).text = literal(case.detail)
     return element
 
 
 def _time(seconds: float) -> str:
     return f"{seconds:.3f}"
-
-
-def _seen(text: str) -> str:
-    """Return a text in which nothing is invisible or forbidden: those characters as Python escapes."""
-    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -38,6 +38,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from penstock import __version__
 from penstock.evidence import TestResult
 from penstock.model import Result
+from penstock.reports.literal import literal
 from penstock.reports.reading import BAD, shortened
 from penstock.reports.record import TestCounts
 
@@ -276,8 +277,8 @@ class _Ids(RandomIdGenerator):
 
 
 def _text(words: str) -> str:
-    """Return a text of bounded length that protobuf can hold, which no lone surrogate is."""
-    return shortened(words).encode(errors="backslashreplace").decode()
+    """Return a text of bounded length that protobuf can hold, as lone surrogates cannot be held."""
+    return literal(shortened(words))
 
 
 def _nanoseconds(started: RunStarted) -> int:

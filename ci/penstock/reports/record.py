@@ -24,6 +24,7 @@ from penstock.events import (
 )
 from penstock.export import remove
 from penstock.model import Outcome, Result
+from penstock.reports import junit
 from penstock.reports.reading import BAD, shortened
 from penstock.reports.view import RunView, ServiceView, StageView
 from penstock.state import to_json, write_whole
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA = "penstock.run/1"
-OWN_FILES = ("run.json", "events.jsonl", "junit.xml", "junit-all.xml")
+OWN_FILES = ("run.json", "events.jsonl", junit.FILE, junit.OTHER_FILE)
 MOST_OUTPUT = 256 * 1024  # characters of what one stage or service prints
 MOST_LINE = 64 * 1024  # bytes, the line feed included: what shippers of JSON Lines bear
 MOST_FINDINGS = 100  # of an event that would be too long otherwise
