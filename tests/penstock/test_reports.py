@@ -339,7 +339,9 @@ def test_record_holds_the_run(tmp_path: Path) -> None:
         record(event)
     run = json.loads((tmp_path / "run.json").read_text())
     assert (run["schema"], run["result"], run["exit_code"]) == ("penstock.run/1", "success", 0)
-    assert run["services"] == [{"name": "postgres", "result": "success", "ready_s": 0.9}]
+    assert run["services"] == [
+        {"name": "postgres", "result": "success", "ready_s": 0.9, "reason": ""}
+    ]
     test = run["stages"][1]
     assert test["artifacts"][0] == {"path": "coverage.xml", "size_bytes": 10, "sha256": ""}
     assert {"name", "result", "reason", "duration_s", "artifacts"} <= set(test)
