@@ -530,6 +530,16 @@ def test_lines_are_broken_between_what_belongs_together(width: int, expected: li
     assert watched.seen()[: len(expected)] == expected
 
 
+@pytest.mark.parametrize(("width", "lines"), [(54, 2), (55, 1)])
+def test_line_that_just_fits_is_not_broken(width: int, lines: int) -> None:
+    """Dots go first, down to none."""
+    watched = Watched(columns=width)
+    failed = Outcome(result=Result.FAILURE, reason="exit code 1")
+    plan = started(Stage(name="test", title="Run pytest with coverage"))
+    watched.shows(plan, StageFinished(stage="test", outcome=failed))
+    assert len(watched.seen()) == lines
+
+
 def test_live_view_without_unicode_measures_what_is_shown() -> None:
     """A character that becomes an escape takes the escape's cells."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -646,6 +656,23 @@ def test_nobody_reads_any_more(
         for event in RUN:
             report(event)
     assert caplog.text == ""
+
+
+def test_terminal_that_is_gone_ends_the_output_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    """Its window was closed: said once, and no listener fails."""
+    ours, theirs = os.openpty()
+    environ = {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
+    with (
+        os.fdopen(theirs, "w") as stream,
+        ConsoleReport(stream, environ=environ, live=True) as report,
+    ):
+        report(TWO)
+        report.tick()
+        os.close(ours)
+        for event in RUN[1:]:
+            report(event)
+            report.tick()
+    assert [record.args for record in caplog.records] == [("Input/output error",)]
 
 
 SCRIPT = """
