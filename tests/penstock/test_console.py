@@ -449,6 +449,18 @@ def test_suspended_process_leaves_the_terminal_to_the_shell(
     assert signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
 
 
+def test_rows_that_were_given_up_stay_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-Z in what follows is the shell's business alone."""
+    watched = Watched()
+    monkeypatch.setattr("os.kill", lambda _pid, _number: None)
+    with watched.report:
+        region, _ = watched.report._live or (None, None)
+        assert region
+        region.stop()
+        region._suspend(signal.SIGTSTP, None)
+        assert not region.is_started
+
+
 def test_verdict_stands_alone_as_soon_as_it_is_known() -> None:
     """What else a run still has to do, nothing moves below its last line."""
     watched = Watched()
