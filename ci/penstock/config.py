@@ -95,6 +95,10 @@ class RunInfo:
         bases = (_git(self.root, "merge-base", branch, "HEAD") for branch in (default, local))
         return next(filter(None, bases), "")
 
+    def remote(self) -> str:
+        """Return the URL of the repository that this one was cloned from, if git knows one."""
+        return _git(self.root, "remote", "get-url", "origin") or ""
+
     def diff(self) -> str:
         """Return what changed since the base, without the lines around it; nothing without one."""
         return _git(self.root, "diff", *DIFF, self.base) or "" if self.base else ""
