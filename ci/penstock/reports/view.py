@@ -87,7 +87,8 @@ class StageView:
         attempts: Those that failed and were followed by another one.
         output: The last of what it printed.
         activity: What the engine does for it.
-        tests: All of its tests.
+        tests: All of its tests, in the last attempt.
+        failed_before: Its tests that failed in an earlier attempt.
         coverage: What its coverage report says; `files` hold those of all events.
     """
 
@@ -99,6 +100,7 @@ class StageView:
     output: Tail = field(default_factory=Tail)
     activity: str = ""
     tests: list[TestCase] = field(default_factory=list)
+    failed_before: list[TestCase] = field(default_factory=list)
     coverage: CoverageRead | None = None
     files: list[FileCoverage] = field(default_factory=list)
 
@@ -111,6 +113,13 @@ class StageView:
     def failed_tests(self) -> list[TestCase]:
         """The tests that failed or could not run."""
         return [c for c in self.tests if c.result in {TestResult.FAILED, TestResult.ERROR}]
+
+    @property
+    def flaky_tests(self) -> list[TestCase]:
+        """The tests that passed after an attempt in which they had failed, as they failed."""
+        passed = {(c.suite, c.name) for c in self.tests if c.result is TestResult.PASSED}
+        failed = {(c.suite, c.name): c for c in self.failed_before}
+        return [case for test, case in failed.items() if test in passed]
 
 
 @dataclass
@@ -250,6 +259,7 @@ def _stage(
         case StageRetried():
             view.attempts.append(event.attempt)
             view.output = Tail()  # what earlier attempts printed is in their own logs
+            view.failed_before += view.failed_tests
             view.tests, view.files, view.coverage = [], [], None
         case TestsRead():
             view.tests += event.cases
