@@ -244,9 +244,24 @@ class RunView:
         while candidates:
             last = max(candidates, key=lambda v: v.ended_s if v.ended_s is not None else self.now_s)
             path.append(last.stage.name)
-            needs = [self.stages[need] for need in last.stage.needs if need in self.stages]
-            candidates = [view for view in needs if view.started_s is not None]
+            candidates = self._before(last)
         return path[::-1]
+
+    def _before(self, view: StageView) -> list[StageView]:
+        """Return the nearest stages before one that ran: what was skipped kept nobody waiting."""
+        found: list[StageView] = []
+        seen = {view.stage.name}
+        rest = list(view.stage.needs)
+        while rest:
+            need = self.stages.get(rest.pop(0))
+            if need is None or need.stage.name in seen:
+                continue
+            seen.add(need.stage.name)
+            if need.started_s is None:
+                rest += need.stage.needs
+            else:
+                found.append(need)
+        return found
 
 
 def _stage(
