@@ -90,8 +90,8 @@ class _Words:
     def __call__(self, value: object) -> object:
         if isinstance(value, (int, float)) or hasattr(value, "__html__"):
             return value
-        text = shown(str(value))
         most = MOST_WORDS if self._left > 0 else FEW_WORDS
+        text = shown(str(value)[: most + 1])
         text = text if len(text) <= most else f"{text[: most - 1]}\u2026"
         self._left -= _bytes(text)
         return text
