@@ -33,11 +33,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STAGES, TESTS, OUTPUT, PIECE = 200, 100, 500_000, 8_000
-LINE = "tests/app/test_tasks.py::test_created_task_is_found PASSED       [ 42%]\n"
-WORST = '"\u202e' * 5_000
+RUNS = {
+    "usual": (
+        "tests/app/test_tasks.py::test_created_task_is_found PASSED       [ 42%]\n",
+        "assert 404 == 200",
+        10,
+    ),
+    "worst": ('"' * 79 + "\n", '"\u202e' * 5_000, 1),
+}
 
 
-def events(line: str, said: str, *, every: int) -> Iterator[Event]:
+def events(line: str, said: str, every: int) -> Iterator[Event]:
     """Yield a run in which every so-manieth stage and test failed."""
     names = [f"stage {number}" for number in range(STAGES)]
     stages = tuple(
@@ -109,5 +115,5 @@ def measure(what: str, folder: Path, happened: Iterator[Event]) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(sys.argv[1] if len(sys.argv) > 1 else temporary)
-        measure("usual", folder, events(LINE, "assert 404 == 200", every=10))
-        measure("worst", folder, events('"' * 79 + "\n", WORST, every=1))
+        for what, kind in RUNS.items():
+            measure(what, folder, events(*kind))

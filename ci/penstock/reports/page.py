@@ -136,13 +136,13 @@ def excerpt(text: str, most: int, *, left_out: int = 0) -> Excerpt:
     """Return the end of a text that takes so many bytes of the page at most, in whole lines."""
     from markupsafe import escape
 
-    size, kept = len(text), text[-most:]
-    while (bytes_ := _bytes(literal := shown(kept))) > most:
+    kept = text[-most:]
+    while (size := _bytes(shown(kept))) > most:
         # Marks and quotes are not spread evenly, so one cut may not do.
-        kept = kept[len(kept) - len(kept) * most * 9 // (bytes_ * 10) :]
-    if len(kept) < size:
-        literal = literal.partition("\n")[2] or literal
-    return Excerpt(escape(literal), left_out + size - len(kept))
+        kept = kept[len(kept) - len(kept) * most * 9 // (size * 10) :]
+    if len(kept) < len(text):
+        kept = kept.partition("\n")[2] or kept
+    return Excerpt(escape(shown(kept)), left_out + len(text) - len(kept))
 
 
 @dataclass(frozen=True)
