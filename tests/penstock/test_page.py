@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import importlib.util
 import os
 import re
-import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +34,8 @@ from penstock.events import (
 )
 from penstock.evidence import FileCoverage, Finding, TestCase, TestResult
 from penstock.model import Artifact, Attempt, Outcome, Result, Skip, Stage
-from penstock.reports.page import PageReport, excerpt, page, shown, took
+from penstock.reports.literal import shown
+from penstock.reports.page import PageReport, page, took
 from penstock.reports.view import RunView
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 
 BENCH = Path(__file__).parents[2] / "bench" / "page.py"
 APART = {"td", "th", "dt", "dd", "pre"}
-DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 HOSTILE = (
     "<script>alert(1)</script>",
     "</pre></style></script><img src=x onerror=alert(1)>",
@@ -206,44 +204,6 @@ def test_hostile_text_is_shown_literally(text: str) -> None:
     assert len(sections) == 11
     assert {name for name in sections if shown(text) not in found.sections[name]} <= {"graph"}
     assert re.sub(r"\n", "", shown(text))[:25] in found.sections["graph"]
-
-
-@given(st.text())
-def test_nothing_stays_invisible_or_turns_the_writing(text: str) -> None:
-    """Control characters, marks of direction and halves of characters are spelt out."""
-    for character in shown(text):
-        assert (
-            unicodedata.category(character) not in {"Cc", "Cs", "Zl", "Zp"} or character in "\t\n"
-        )
-        assert unicodedata.bidirectional(character) not in DIRECTIONS
-
-
-def test_terminal_codes_are_spelt_and_line_ends_are_not() -> None:
-    """What a person knows from Python; a lone carriage return is one of them."""
-    assert (
-        shown("\x1b[1m a\u202eb\r\n10%\r20%\tc\udcff") == r"\x1b[1m a\u202eb"
-        "\n10%"
-        r"\r20%"
-        "\tc"
-        r"\udcff"
-    )
-
-
-@given(st.text(), st.integers(1, 50))
-@example('"' * 100, 10)
-def test_excerpt_is_the_end_of_a_text_within_bounds(text: str, most: int) -> None:
-    """It takes no more bytes than it may, and tells how many characters are missing."""
-    part = excerpt(text, most)
-    literal = html.unescape(str(part.text))
-    assert len(str(part.text).encode()) <= most
-    assert shown(text).endswith(literal)
-    assert part.left_out or literal == shown(text)
-
-
-def test_excerpt_of_lines_begins_with_a_line() -> None:
-    """Half a line would be misread."""
-    part = excerpt("first\nsecond\nthird\n", 15)
-    assert (str(part.text), part.left_out) == ("second\nthird\n", 6)
 
 
 def test_page_asks_for_nothing() -> None:

@@ -1,8 +1,7 @@
 """`index.html`: the run as one page that needs nothing else, no network and no script.
 
-Everything in it but its own words is untrusted: test output may hold markup, terminal codes, marks
-that turn the direction of writing. All of it is shown, none of it acts, and the page's size is
-bounded whatever a run prints.
+What a run says is untrusted. Its strings reach the page by the template alone, where `Words` and
+the escaping take each of them, or as an `Excerpt`; its size is bounded whatever a run prints.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ import hashlib
 import heapq
 import logging
 import math
-import re
 import shlex
 import statistics
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from penstock.events import Event, PastRun, RunFinished
 from penstock.evidence import TestResult
 from penstock.graph import Graph
 from penstock.model import Result
 from penstock.reports.drawing import BOX_HEIGHT, BOX_WIDTH, MARGIN, curve, places_of
+from penstock.reports.literal import MOST_CHARACTERS, Excerpt, Words, excerpt
 from penstock.reports.reading import counted
 from penstock.reports.view import RunView
 from penstock.state import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from jinja2 import Environment
     from markupsafe import Markup
@@ -49,9 +48,9 @@ MOST_TEXT = 64_000  # bytes of the page, for one output
 # Bytes of the page that all outputs of a kind share, so that 200 stages make no 100 MB.
 FAILED_BYTES, OTHER_BYTES, SERVICE_BYTES, DETAIL_BYTES = 2_500_000, 1_500_000, 500_000, 1_000_000
 WORDS_BYTES = 1_500_000  # for everything else that is not the page's own
-MOST_WORDS, FEW_WORDS = 1_000, 40  # characters of one name or message, before and after that
 LAST_BYTES = 16_000  # of the output at the top
-FINDINGS, LOGS, TESTS, FILES, KEPT = 50, 5, 200, 300, 500  # rows of a table
+FINDINGS, LOGS, TESTS, KEPT = 50, 5, 200, 500  # rows of a table
+FILES, FEW_FILES = 1_000, 10  # of all stages with coverage together, and of each at least
 SLOWEST, MOST_RUNS = 10, 40
 
 
@@ -78,71 +77,7 @@ class PageReport:
 
 def page(view: RunView) -> str:
     """Return a run as HTML, also one whose end nobody has seen."""
-    return _environment(_Words()).get_template("page.html").render(run=_Run(view))
-
-
-class _Words:
-    """Makes each string that the template prints literal, and short once there were too many."""
-
-    def __init__(self) -> None:
-        self._left = WORDS_BYTES
-
-    def __call__(self, value: object) -> object:
-        if isinstance(value, (int, float)) or hasattr(value, "__html__"):
-            return value
-        most = MOST_WORDS if self._left > 0 else FEW_WORDS
-        text = shown(str(value)[: most + 1])
-        text = text if len(text) <= most else f"{text[: most - 1]}\u2026"
-        self._left -= _bytes(text)
-        return text
-
-
-# What is not seen, or changes how the text around it is seen: control characters but tab and line
-# feed, marks of direction, zero widths, line separators, tags, and halves of a character.
-_UNSEEN = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
-
-
-def shown(text: str) -> str:
-    """Return a text in which nothing is invisible: the rest is spelt as Python does it."""
-    return _UNSEEN.sub(_spelt, re.sub("\r+\n", "\n", text))
-
-
-def _spelt(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
-
-
-def _bytes(text: str) -> int:
-    from markupsafe import escape
-
-    return len(escape(text).encode())
-
-
-class Excerpt(NamedTuple):
-    """The end of a text.
-
-    Attributes:
-        text: For HTML.
-        left_out: Characters before it.
-    """
-
-    text: Markup
-    left_out: int
-
-
-def excerpt(text: str, most: int, *, left_out: int = 0) -> Excerpt:
-    """Return the end of a text that takes so many bytes of the page at most, in whole lines."""
-    from markupsafe import escape
-
-    kept = text[-most:]
-    while (size := _bytes(shown(kept))) > most:
-        # Marks and quotes are not spread evenly, so one cut may not do.
-        kept = kept[len(kept) - len(kept) * most * 9 // (size * 10) :]
-    if len(kept) < len(text):
-        kept = kept.partition("\n")[2] or kept
-    return Excerpt(escape(shown(kept)), left_out + len(text) - len(kept))
+    return _environment(Words(WORDS_BYTES)).get_template("page.html").render(run=_Run(view))
 
 
 @dataclass(frozen=True)
@@ -352,7 +287,7 @@ class _Run:
 
     @functools.cached_property
     def tested(self) -> list[StageView]:
-        """The stages that have tests, and what is shown of these."""
+        """The stages that have tests."""
         return [view for view in self.stages if view.tests or view.failed_before]
 
     @functools.cached_property
@@ -377,19 +312,24 @@ class _Run:
         tests = [(v, case) for v in self.tested for case in v.tests]
         return Rows([test for test in tests if test[1].result is TestResult.SKIPPED], TESTS)
 
-    @property
+    @functools.cached_property
     def covered(self) -> list[StageView]:
         """The stages that measured coverage."""
         return [view for view in self.stages if view.coverage]
 
+    def files(self, view: StageView) -> Rows[FileCoverage]:
+        """The files of a coverage report, those with most to do first."""
+        files = sorted(view.files, key=lambda found: (found.percent, found.file))
+        return Rows(files, max(FILES // len(self.covered), FEW_FILES))
+
     def coverage_badge(self, coverage: CoverageRead) -> Badge:
         """Return how coverage is shown beside what was asked for; 79.99% is no passed 80%."""
-        shown, least = f"{math.floor(coverage.percent)}%", coverage.threshold
+        percent, least = f"{math.floor(coverage.percent)}%", coverage.threshold
         if least is None:
-            return Badge(shown, "", "none")
+            return Badge(percent, "", "none")
         if coverage.percent < least:
-            return Badge(f"{shown} < {least:g}% threshold", "✗", "bad")
-        return Badge(f"{shown} >= {least:g}% threshold", "✓", "good")
+            return Badge(f"{percent} < {least:g}% threshold", "✗", "bad")
+        return Badge(f"{percent} >= {least:g}% threshold", "✓", "good")
 
     @property
     def kept_bytes(self) -> int:
@@ -432,11 +372,6 @@ class _Run:
         return [(name, value) for name, value in facts if value]
 
 
-def worst_first(files: Iterable[FileCoverage]) -> Rows[FileCoverage]:
-    """Return the files of a coverage report, those with most to do first."""
-    return Rows(sorted(files, key=lambda found: (found.percent, found.file)), FILES)
-
-
 def service_badge(view: ServiceView) -> Badge:
     """Return how a service is shown: by name it has no result."""
     if view.reason:
@@ -462,7 +397,7 @@ def link(path: str) -> Markup | None:
         address = f"./{urllib.parse.quote(path, errors='surrogateescape')}"
     except UnicodeEncodeError:
         return None
-    return escape(address) if len(address) <= MOST_WORDS else None
+    return escape(address) if len(address) <= MOST_CHARACTERS else None
 
 
 def _digest(name: str) -> str:
@@ -471,7 +406,7 @@ def _digest(name: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _environment(words: _Words) -> Environment:
+def _environment(words: Words) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -482,7 +417,7 @@ def _environment(words: _Words) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    tools = (badge, counted, link, service_badge, stage_badge, took, worst_first)
+    tools = (badge, counted, link, service_badge, stage_badge, took)
     environment.globals |= {tool.__name__: tool for tool in tools}
     environment.globals |= {"digest": _digest, "floor": math.floor, "median": statistics.median}
     return environment
