@@ -40,7 +40,7 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     return found
 
 
-NEEDS_ENGINE = {"execute", "services", "session", "source"}
+NEEDS_ENGINE = {"command", "execute", "services", "session", "source"}
 
 
 @pytest.mark.parametrize(

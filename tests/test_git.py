@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from penstock import Service
 from penstock.config import RunInfo
 from penstock.when import changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Git = Callable[..., str]
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -205,3 +211,32 @@ def test_stage_is_skipped_because_nothing_changed(git: Git, tmp_path: Path) -> N
     assert (skip.reason, skip.holds) == ("nothing changed in lib/**", False)
     write(tmp_path, "lib/x.py")
     assert changed("lib/**").unmet(run) is None
+
+
+def test_coverage_report_opens_in_the_checkout(git: Git, tmp_path: Path) -> None:
+    """What this repository's own command writes in a container, diff-cover reads outside of it."""
+    code = "def f(x):\n    if x:\n        return 1\n    return 2\n"
+    container = tmp_path / "container"
+    write(container, "app/__init__.py")
+    write(container, "app/main.py", code)
+    write(container, "tests/app/test_f.py", "from app.main import f\ndef test_f(): assert f(1)\n")
+    shutil.copy(ROOT / "pyproject.toml", container)
+    main = runpy.run_path(str(ROOT / "ci" / "main.py"))
+    server = Service(container=main, port=1)  # type: ignore[arg-type]  # nothing is started
+    python(container, *main["test"](main, server, server).argv)
+    report = container / "coverage.xml"
+    assert report.read_text().count("<source>") == 1
+
+    shutil.copy(report, tmp_path)
+    write(tmp_path, "app/main.py", code)
+    options = ["--compare-branch=main", "--format", "json:diff.json"]
+    python(tmp_path, "diff_cover.diff_cover_tool", "coverage.xml", *options)
+    found = json.loads((tmp_path / "diff.json").read_text())["src_stats"]
+    assert found["app/main.py"]["violation_lines"] == [4]
+    assert git("diff", "--name-only") == "app/main.py"
+
+
+def python(folder: Path, *module: str) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    command = [sys.executable, "-m", *module]
+    subprocess.run(command, cwd=folder, env=environ, check=True, timeout=60)

@@ -12,17 +12,17 @@ import sys
 import traceback
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
-from penstock.config import RunInfo
+from penstock.config import REPORTS, RunInfo
 from penstock.errors import PenstockError, UsageError
 from penstock.plan import Plan
 from penstock.redact import Redactor
 from penstock.runner import BUG_CODE, NOTHING_CODE
 from penstock.secrets import read_all
-from penstock.select import Selection
+from penstock.select import Selection, named
 from penstock.session import ENGINE_VARIABLE
 from penstock.state import State, alone
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from penstock.pipeline import Pipeline
 
+SIGNALLED_CODE = 128  # and the signal's number, as shells have it
 PROGRAM_VARIABLE = "PENSTOCK_PROGRAM"  # the words that started this, where others than ours did
 
 
@@ -49,24 +50,21 @@ def main(pipeline: Pipeline, argv: Sequence[str] | None = None) -> int:
         _complain(redactor, f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt as error:
-        received = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        received = signal.Signals(error.args[0] if error.args else signal.SIGINT)
         _complain(redactor, f"interrupted by {received.name}")
-        return 128 + received
+        return SIGNALLED_CODE + received
     except Exception:  # noqa: BLE001 - the last place where a secret can be kept out of a traceback
-        _complain(
-            redactor, f"{traceback.format_exc()}error: penstock itself failed, as shown above"
-        )
+        words = "error: penstock itself failed, as shown above"
+        _complain(redactor, f"{traceback.format_exc()}{words}")
         return BUG_CODE
-
-
-class Terminated(KeyboardInterrupt):
-    """Raised by SIGTERM, as Ctrl-C raises its parent, where no run listens to signals itself."""
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    def end(_number: int, _frame: object) -> NoReturn:
-        raise Terminated
+    """Let SIGTERM raise what Ctrl-C raises, where no run listens to signals itself."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt(number)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
@@ -79,18 +77,22 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
     if options.list or options.graph or options.dry_run:
         _print(_shown(_plan(pipeline, options), options))
         return 0
-    if options.json:
-        message = "--json goes with --list or --dry-run"
-        raise UsageError(message)
+    if options.explain:
+        _print(_explained(pipeline, options.explain))
+        return 0
     if options.engine:
         os.environ[ENGINE_VARIABLE] = options.engine
     plan, secrets = _prepared(pipeline, options)
     with alone(pipeline.root, partial(_complain, redactor)) as waited:
         if waited:
             plan, secrets = _prepared(pipeline, options)  # with what that run has left
+        from penstock.reports import Look, shown
         from penstock.run import run
 
-        return anyio.run(partial(run, plan, secrets, redactor))
+        verbosity = options.verbose - options.quiet
+        look = Look(verbosity=verbosity, color=options.color, json=options.json)
+        with shown(look, plan.run, redactor) as listeners:
+            return anyio.run(partial(run, plan, secrets, redactor, listeners))
 
 
 def _prepared(
@@ -103,11 +105,34 @@ def _prepared(
 def _plan(pipeline: Pipeline, options: argparse.Namespace) -> Plan:
     stages = pipeline.check()
     state = State.load(pipeline.root)
-    chosen = _selection(options, state).apply(stages)
-    if not chosen:
-        raise NothingSelectedError(_nothing(options))
+    if options.rerun_failed and state.failed is None:
+        message = "--rerun-failed: nothing ran here before; run without it first"
+        raise UsageError(message)
+    selection = Selection(
+        only=options.only or (),
+        until=options.until or (),
+        skip=options.skip or (),
+        keywords=options.keywords,
+        tags=options.tags or (),
+        failed=state.failed if options.rerun_failed else None,
+    )
+    chosen = selection.apply(stages)
+    if not chosen or [] in (options.only, options.until):
+        none_failed = "none of them failed in the last run"
+        why = f": {none_failed}" if options.rerun_failed else "; `--list` shows what there is"
+        message = f"no stage is selected{why}"
+        raise NothingSelectedError(message)
     run = RunInfo.discover(pipeline.root)
     return Plan.make(pipeline, chosen, run, state, jobs=options.jobs, keep_going=options.keep_going)
+
+
+def _explained(pipeline: Pipeline, names: Sequence[str]) -> str:
+    from penstock.reports import listing
+
+    stages = pipeline.check()
+    wanted = named(names, stages)
+    path = pipeline.root / REPORTS / "run.json"
+    return listing.explain(path, [name for name in stages if name in wanted])
 
 
 def _shown(plan: Plan, options: argparse.Namespace) -> str:
@@ -144,71 +169,49 @@ class NothingSelectedError(PenstockError):
     exit_code = NOTHING_CODE
 
 
-def _nothing(options: argparse.Namespace) -> str:
-    if options.rerun_failed:
-        return "no stage is selected: none of them failed in the last run"
-    return "no stage is selected; `--list` shows what there is"
-
-
-def _selection(options: argparse.Namespace, state: State) -> Selection:
-    failed: list[str] | None = None
-    if options.rerun_failed:
-        if state.failed is None:
-            message = "--rerun-failed: nothing ran here before; run without it first"
-            raise UsageError(message)
-        failed = state.failed
-    if [] in (options.only, options.until):
-        raise NothingSelectedError(_nothing(options))
-    return Selection(
-        only=options.only or (),
-        until=options.until or (),
-        skip=options.skip or (),
-        keywords=options.keywords,
-        tags=options.tags or (),
-        failed=failed,
-    )
-
-
 def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program(pipeline),
         description=f"Run the pipeline '{pipeline.name}'.",
         allow_abbrev=False,
     )
-
-    def names(option: str, words: str) -> None:
-        select.add_argument(
-            option, metavar="STAGE[,STAGE]", type=_names, action="extend", help=words
-        )
-
+    names: Any = {"metavar": "STAGE[,STAGE]", "type": _names, "action": "extend"}
+    switch: Any = {"action": "store_true"}
     select = parser.add_argument_group("which stages (each option narrows the others)")
-    names("--only", "these, and what they need")
-    names("--until", "nothing that stands behind these")
-    names("--skip", "not these; what needs a gate is skipped too")
+    select.add_argument("--only", **names, help="these, and what they need")
+    select.add_argument("--until", **names, help="nothing that stands behind these")
+    select.add_argument("--skip", **names, help="not these; what needs a gate is skipped too")
     select.add_argument(
         "-k", dest="keywords", metavar="EXPR", default="", help="by name: `unit and not slow`"
     )
     select.add_argument("-t", dest="tags", metavar="TAG", action="append", help="with this tag")
-    select.add_argument(
-        "--rerun-failed", action="store_true", help="those that did not pass in the last run"
-    )
+    select.add_argument("--rerun-failed", **switch, help="those that did not pass in the last run")
     show = parser.add_argument_group("look, and run nothing")
-    show.add_argument("--list", action="store_true", help="print the stages")
+    show.add_argument("--list", **switch, help="print the stages")
     show.add_argument("--graph", choices=("text", "mermaid", "svg"), help="draw them")
     show.add_argument(
         "--dry-run",
-        action="store_true",
+        **switch,
         help="print what would run, in which order, from which images, with which secrets",
     )
-    show.add_argument("--json", action="store_true", help="with --list or --dry-run: for machines")
+    show.add_argument(
+        "--explain", **names, help="say why these ran in the last run, or came from the cache"
+    )
     how = parser.add_argument_group("how")
     how.add_argument("-j", "--jobs", type=_positive, metavar="N", help="most stages at a time")
     how.add_argument(
-        "--keep-going", action="store_true", help="after a failure run all that is still possible"
+        "--keep-going", **switch, help="after a failure run all that is still possible"
     )
     how.add_argument(
         "--engine", metavar="URL", help="use this engine (tcp, unix, ssh, tls, container, ...)"
     )
+    see = parser.add_argument_group("what is printed")
+    see.add_argument("-q", "--quiet", **switch, help="failures and the verdict only")
+    see.add_argument("-v", "--verbose", **switch, help="the output of every stage, as it comes")
+    see.add_argument(
+        "--json", **switch, help="for machines: a run's events, a line each, or what --list shows"
+    )
+    see.add_argument("--color", choices=("auto", "always", "never"), default="auto")
     return parser
 
 
@@ -218,10 +221,7 @@ def _names(text: str) -> list[str]:
 
 
 def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
+    number = int(text) if text.isdecimal() else 0
     if number < 1:
         message = f"wants a whole number of at least 1, not '{text}'"
         raise argparse.ArgumentTypeError(message)

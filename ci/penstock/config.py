@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+REPORTS = "reports"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
     """The surroundings of one run; stages take it as `run`.
@@ -42,7 +45,7 @@ class RunInfo:
     @property
     def reports(self) -> Path:
         """Folder of everything that the run leaves for people and machines."""
-        return self.root / "reports"
+        return self.root / REPORTS
 
     @classmethod
     def discover(cls, root: Path, environ: Mapping[str, str] | None = None) -> RunInfo:
@@ -56,13 +59,12 @@ class RunInfo:
         commit = _at(event, "pull_request", "head", "sha") or env.get("GITHUB_SHA", "")
         named = _github_branch(env, event)
         is_tag = env.get("GITHUB_REF_TYPE") == "tag"
-        known = ("", "") if commit and named else _head(root)
         default = _at(event, "repository", "default_branch") or "main"
         return cls(
             id=os.urandom(16).hex(),
             root=root,
-            commit=commit or known[0] or "uncommitted",
-            branch="" if is_tag else named or known[1],
+            commit=commit or _git(root, "rev-parse", "HEAD") or "uncommitted",
+            branch="" if is_tag else named or _git(root, "branch", "--show-current") or "",
             tag=named if is_tag else "",
             on_default_branch=env.get("GITHUB_EVENT_NAME") == "push"
             and env.get("GITHUB_REF") == f"refs/heads/{default}",
@@ -74,16 +76,19 @@ class RunInfo:
     def base(self) -> str:
         """The commit on which the change is based; empty when git cannot tell."""
         if target := self.environ.get("GITHUB_BASE_REF"):
-            return _git(self.root, "merge-base", f"origin/{target}", "HEAD")
+            return _git(self.root, "merge-base", f"origin/{target}", "HEAD") or ""
         if before := _at(_github_event(self.environ), "before"):
-            return _git(self.root, "rev-parse", "--verify", "--quiet", f"{before}^{{commit}}")
+            return _git(self.root, "rev-parse", "--verify", "--quiet", f"{before}^{{commit}}") or ""
         default = _git(self.root, "rev-parse", "--abbrev-ref", "origin/HEAD") or "origin/main"
         local = default.removeprefix("origin/")
         if self.ci or self.branch == local:
             return ""
-        return _git(self.root, "merge-base", default, "HEAD") or _git(
-            self.root, "merge-base", local, "HEAD"
-        )
+        bases = (_git(self.root, "merge-base", branch, "HEAD") for branch in (default, local))
+        return next(filter(None, bases), "")
+
+    def diff(self) -> str:
+        """Return what changed since the base, without the lines around it; nothing without one."""
+        return _git(self.root, "diff", "--unified=0", self.base) or "" if self.base else ""
 
     def has_changed(self, patterns: Sequence[str]) -> bool:
         """Return whether a file changed since the base, or whether that cannot be told.
@@ -96,8 +101,8 @@ class RunInfo:
             ("diff", "--name-only", self.base, "--", *globs),
             ("ls-files", "--others", "--exclude-standard", "--", *globs),
         )
-        # No lines are an answer, nothing at all is none.
-        return not self.base or any(_git_lines(self.root, *words) != [] for words in questions)
+        # An empty answer says no, and none at all does not.
+        return not self.base or any(_git(self.root, *words) != "" for words in questions)
 
 
 def is_set(value: str) -> bool:
@@ -132,30 +137,17 @@ def _at(event: Mapping[str, Any], *path: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _head(root: Path) -> tuple[str, str]:
-    """Return the commit and the branch that are checked out."""
-    lines = _git_lines(root, "rev-parse", "HEAD", "--symbolic-full-name", "HEAD")
-    if not lines:  # no repository, or nothing committed yet
-        return "", _git(root, "branch", "--show-current")
-    commit, name = lines
-    return commit, name.removeprefix("refs/heads/") if name != "HEAD" else ""
-
-
-def _git(root: Path, *words: str) -> str:
-    return "\n".join(_git_lines(root, *words) or ())
-
-
-def _git_lines(root: Path, *words: str) -> list[str] | None:
+def _git(root: Path, *words: str) -> str | None:
     """Return what git prints; nothing at all when it fails."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *words],  # noqa: S607 - the user's own git
             capture_output=True,
-            check=False,
+            check=True,
             encoding="utf-8",
             errors="replace",  # names of files and branches are bytes
             timeout=10,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.splitlines() if done.returncode == 0 else None
+    return done.stdout.rstrip("\n")

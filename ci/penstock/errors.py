@@ -6,7 +6,6 @@ PipelineError           exit 2  a definition or a call is wrong
 ├── FolderError         exit 2  a folder of the project cannot be written
 └── UsageError          exit 2  the command line is wrong
 EngineError             exit 4  the engine, a service or a registry broke
-├── EngineLostError     exit 4  the engine stopped answering
 ├── RegistryError       exit 4  a registry took or gave something else than it should
 └── ServiceError        exit 4  a service died or never became healthy
 """
@@ -90,14 +89,12 @@ class EngineError(PenstockError):
 
     Attributes:
         fault: The class by which a stage may be tried again.
+        output: The last lines of what broke, as far as the engine gave them.
     """
 
     exit_code = 4
     fault: ClassVar[Fault] = "engine"
-
-
-class EngineLostError(EngineError):
-    """Raised when the engine stopped answering."""
+    output = ""
 
 
 class RegistryError(EngineError):

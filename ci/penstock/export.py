@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.model import Artifact, Report
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import dagger
 
+    from penstock.model import Report
     from penstock.redact import Redactor
 
 
@@ -29,41 +28,39 @@ async def export(
     *,
     folder: Path,
     redactor: Redactor,
-) -> tuple[list[Artifact], list[str]]:
+) -> tuple[list[Path], list[str]]:
     """Copy the declared reports of a stage into the reports folder.
 
     Args:
         files: The container's working directory after the command.
         reports: What the stage declared.
         into: Where the stage's reports go.
-        folder: The reports folder, above it or the same; what is kept is named relative to it.
+        folder: The reports folder, above it or the same.
         redactor: Masks the secrets in what is kept.
 
     Returns:
-        What is there now, and what people should know: declared paths that are missing, and
-        entries left out because they are no regular files.
+        The files that are there now, and what people should know: declared paths that are missing,
+        and entries left out because they are no regular files.
     """
     paths = [path for report in reports for path in report.paths]
     into.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a local folder, microseconds
-    beside = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
-    try:
+    with tempfile.TemporaryDirectory(
+        prefix=".incoming-", dir=folder, ignore_cleanup_errors=True
+    ) as incoming:
+        beside = Path(incoming)
         include = [pattern for path in paths for pattern in (path, f"{path}/**")]
-        await files.filter(include=include).export(str(beside))
+        await files.filter(include=include).export(incoming)
         remarks = [f"left out {name}: no regular file" for name in _drop_irregular(beside)]
         remarks += [f"{path} is missing" for path in paths if not (beside / path).exists()]
-        _mask_all(beside, redactor)
+        if redactor.knows_any:
+            for file in _files(beside):
+                _mask(file, redactor)
         for path in paths:
             if (beside / path).exists():
-                _move(beside / path, into / path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return list(_artifacts(into, folder, paths)), remarks
-
-
-def _mask_all(folder: Path, redactor: Redactor) -> None:
-    if redactor.knows_any:
-        for file in [path for path in folder.rglob("*") if path.is_file()]:
-            _mask(file, redactor)
+                (into / path).parent.mkdir(parents=True, exist_ok=True)
+                remove(into / path)
+                (beside / path).rename(into / path)
+    return [file for path in paths for file in _files(into / path)], remarks
 
 
 def _mask(file: Path, redactor: Redactor) -> None:
@@ -86,12 +83,6 @@ def _drop_irregular(folder: Path) -> Iterator[str]:
             yield path.relative_to(folder).as_posix()
 
 
-def _move(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove(target)
-    source.rename(target)
-
-
 def forget(reports: Iterable[Report], into: Path) -> None:
     """Delete what an earlier run kept of these reports: it must never pass for this run's."""
     for report in reports:
@@ -108,10 +99,6 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def _artifacts(into: Path, folder: Path, paths: Iterable[str]) -> Iterator[Artifact]:
-    for path in paths:
-        top = into / path
-        files = sorted(top.rglob("*")) if top.is_dir() else [top]
-        for file in files:
-            if file.is_file():
-                yield Artifact(file.relative_to(folder).as_posix(), file.stat().st_size)
+def _files(top: Path) -> list[Path]:
+    """Return a file itself, or all that lie in a folder."""
+    return [path for path in (top, *sorted(top.rglob("*"))) if path.is_file()]

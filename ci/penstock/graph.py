@@ -39,16 +39,15 @@ class Graph:
     def order(self) -> list[str]:
         """Return every name behind its needs, in definition order where there is a choice."""
         position = {name: place for place, name in enumerate(self.needs)}
-        names = list(self.needs)
-        blockers = [len(needs) for needs in self.needs.values()]
-        ready = [place for place, count in enumerate(blockers) if not count]
+        sorter = TopologicalSorter(self.needs)
+        sorter.prepare()
+        ready: list[tuple[int, str]] = []
         ordered: list[str] = []
-        while ready:
-            ordered.append(names[heapq.heappop(ready)])
-            for user in map(position.__getitem__, self.users[ordered[-1]]):
-                blockers[user] -= 1
-                if not blockers[user]:
-                    heapq.heappush(ready, user)
+        while sorter.is_active():
+            for name in sorter.get_ready():
+                heapq.heappush(ready, (position[name], name))
+            ordered.append(heapq.heappop(ready)[1])
+            sorter.done(ordered[-1])
         return ordered
 
     @cached_property

@@ -70,8 +70,7 @@ def word(value: Any) -> str:  # noqa: ANN401 - any value
 def findings(axes: Axes, exclude: Sequence[Cell]) -> Iterator[str]:
     """Yield what is wrong with a matrix, in words that follow `stage 'x' `."""
     found = [words for axis, given in axes.items() for words in _axis_findings(axis, given)]
-    if not found:
-        found = [words for left_out in exclude for words in _exclusion_findings(left_out, axes)]
+    found = found or [words for cell in exclude for words in _exclusion_findings(cell, axes)]
     yield from found
     if axes and not found and not cells(axes, exclude):
         yield "can never run: every cell of its matrix is excluded"

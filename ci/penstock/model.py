@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import permutations
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from penstock.evidence import Finding  # noqa: TC001 - a record is read by its annotations
 from penstock.place import place_of
@@ -30,29 +31,26 @@ class Result(StrEnum):
     """How a stage or a run ended: OpenTelemetry's six words for CI/CD results.
 
     Source: OpenTelemetry semantic conventions 1.44, `cicd.pipeline.task.run.result`.
+
+    Attributes:
+        label: The word on screen.
     """
 
-    SUCCESS = "success"
-    FAILURE = "failure"
-    ERROR = "error"
-    TIMEOUT = "timeout"
-    CANCELLATION = "cancellation"
-    SKIP = "skip"
+    label: str
 
-    @property
-    def label(self) -> str:
-        """The word on screen."""
-        return _LABELS[self]
+    def __new__(cls, value: str, label: str = "") -> Self:
+        """Make a result, whose value is the word in records."""
+        result = str.__new__(cls, value)
+        result._value_ = value
+        result.label = label
+        return result
 
-
-_LABELS = {
-    Result.SUCCESS: "PASSED",
-    Result.FAILURE: "FAILED",
-    Result.ERROR: "ERROR",
-    Result.TIMEOUT: "TIMED OUT",
-    Result.CANCELLATION: "CANCELLED",
-    Result.SKIP: "SKIPPED",
-}
+    SUCCESS = "success", "PASSED"
+    FAILURE = "failure", "FAILED"
+    ERROR = "error", "ERROR"
+    TIMEOUT = "timeout", "TIMED OUT"
+    CANCELLATION = "cancellation", "CANCELLED"
+    SKIP = "skip", "SKIPPED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +161,7 @@ class Outcome:
         findings: Problems at a place, for what failed.
         output: The last lines of what failed.
         artifacts: What was kept of it in the reports folder.
+        why: Why it was executed, or was not, one reason each.
         spawned: Stages that it has found out; what needs it waits for them too.
         is_bug: The fault lies in penstock itself.
         value: What the stage hands to its dependants; never part of a record.
@@ -181,6 +180,7 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
     output: str = ""
     artifacts: tuple[Artifact, ...] = ()
+    why: tuple[str, ...] = ()
     spawned: tuple[Stage, ...] = ()
     is_bug: bool = False
     value: Any = field(default=None, repr=False, compare=False, metadata=UNRECORDED)
@@ -307,13 +307,19 @@ class Command:
             message = f"{wrong[0]!r} is no service and no report"
             raise TypeError(message)
         try:
-            is_empty = not self.argv or not self.argv[-1].strip()
+            # With a shell the last word is the whole line, without one the first is the program.
+            is_empty = not self.argv or not self.argv[-1 if self.shell else 0].strip()
         except ValueError as error:
             message = f"cannot split the line {self.line!r}: {error}"
             raise ValueError(message) from error
         if is_empty:
             message = "the command is empty; give it a line to run"
             raise ValueError(message)
+        paths = [PurePosixPath(path) for report in self.reports for path in report.paths]
+        for inner, outer in permutations(paths, 2):
+            if inner.is_relative_to(outer):
+                message = f"the report '{inner}' lies within the report '{outer}'; keep one of them"
+                raise ValueError(message)
 
     @property
     def argv(self) -> list[str]:
@@ -439,6 +445,10 @@ class Provider:
     def place(self) -> str:
         """`file:line` of the decorator."""
         return place_of(self.function)
+
+    def finding(self, words: str) -> str:
+        """Return words about it, behind its place and its name."""
+        return f"{self.place}: {self.kind} '{self.name}' {words}"
 
     @property
     def title(self) -> str:

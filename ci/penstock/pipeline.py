@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
 
 from penstock import matrix
-from penstock.errors import DefinitionError, did_you_mean
-from penstock.graph import Graph
-from penstock.model import FAULTS, Fault, Function, Provider, Stage
+from penstock.model import Fault, Function, Provider, Stage
 from penstock.place import calling_file, place_of, project_root
 from penstock.when import Condition
 
@@ -80,11 +79,21 @@ class Definition(Provider):
     """A stage as its author defined it: one function, and one stage for each cell of its matrix.
 
     Args:
-        options: What the decorator was given.
+        given: The options as the decorator was given them.
     """
 
     kind: str = "stage"
-    options: StageOptions = dataclasses.field(default_factory=StageOptions)
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def options(self) -> StageOptions:
+        """What it was given, lists as tuples, without the values that are of a wrong kind."""
+        options = {
+            name: tuple(value) if name in LISTS else value
+            for name, value in self.given.items()
+            if is_of_its_kind(name, value)
+        }
+        return cast("StageOptions", options)
 
     @property
     def axes(self) -> matrix.Axes:
@@ -99,8 +108,6 @@ class Definition(Provider):
     def stages(self) -> list[Stage]:
         """Return its stages, which need nothing yet."""
         policy: dict[str, Any] = {n: v for n, v in self.options.items() if n in POLICY}
-        for name in set(policy) & set(LISTS):
-            policy[name] = tuple(policy[name])
         return [
             Stage(
                 name=f"{self.name}{matrix.suffix(cell)}",
@@ -148,7 +155,7 @@ class Pipeline:
         self.deadline_s = deadline_s
         self.teardown_s = teardown_s
         self.providers: dict[str, Provider] = {}
-        self._findings: list[str] = []
+        self.findings: list[str] = []
 
     def __repr__(self) -> str:
         """Name the pipeline and its stages."""
@@ -167,13 +174,7 @@ class Pipeline:
 
     def container(self, function: F | None = None, /) -> F | Callable[[F], F]:
         """Define a container: made once per run, when a stage or a service first takes it."""
-
-        def define(function: F) -> F:
-            if name := self._name(function):
-                self._add(Provider(name=name, kind="container", function=function))
-            return function
-
-        return define if function is None else define(function)
+        return self._define(function, Provider, kind="container")
 
     @overload
     def service(self, function: F, /) -> F: ...
@@ -192,15 +193,7 @@ class Pipeline:
             function: Returns a `Service`.
             deadline_s: Bound of its start in seconds; by default what its health check allows.
         """
-
-        def define(function: F) -> F:
-            if name := self._name(function):
-                self._add(
-                    Provider(name=name, kind="service", function=function, deadline_s=deadline_s)
-                )
-            return function
-
-        return define if function is None else define(function)
+        return self._define(function, Provider, kind="service", deadline_s=deadline_s)
 
     @overload
     def stage(self, function: F, /) -> F: ...
@@ -220,18 +213,7 @@ class Pipeline:
                 name, or, when it is `async`, any value for the stages that need it.
             options: See `StageOptions`.
         """
-
-        def define(function: F) -> F:
-            if name := self._name(function):
-                wrong = _wrong_kinds(options)
-                kept: Any = {n: value for n, value in options.items() if n not in wrong}
-                definition = Definition(name=name, function=function, options=kept)
-                head = f"{definition.place}: stage '{name}'"
-                self._findings += [f"{head} {words}" for words in wrong.values()]
-                self._add(definition)
-            return function
-
-        return define if function is None else define(function)
+        return self._define(function, Definition, given=options)
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the pipeline from the command line and return the exit code."""
@@ -245,227 +227,56 @@ class Pipeline:
         Raises:
             DefinitionError: With every finding, each with the place of its decorator.
         """
-        return _Check(self.providers, self._findings).stages()
+        from penstock.check import Check
+
+        return Check(self).stages()
 
     def reached(self, name: str) -> set[str]:
         """Return every provider that one takes, at any depth, up to and including stages."""
-        return _reached(self.providers, self.providers[name])
+        reached: set[str] = set()
+        queue = list(self.providers[name].takes)
+        while queue:
+            taken = self.providers.get(queue.pop())
+            if taken and taken.name not in reached:
+                reached.add(taken.name)
+                if taken.kind != "stage":
+                    queue += taken.takes
+        return reached
+
+    def _define(
+        self,
+        function: F | None,
+        make: Callable[..., Provider],
+        **given: Any,  # noqa: ANN401 - whatever that kind of provider is made of
+    ) -> F | Callable[[F], F]:
+        """Serve as each of the decorators, with and without parentheses."""
+
+        def define(function: F) -> F:
+            name = getattr(function, "__name__", "")
+            if inspect.isroutine(function) and name.isidentifier():
+                self._add(make(name=name, function=function, **given))
+            else:
+                what = name or type(function).__name__
+                self.findings.append(
+                    f"{place_of(function)}: '{what}' is no named function; write `def name(...)`"
+                )
+            return function
+
+        return define if function is None else define(function)
 
     def _add(self, provider: Provider) -> None:
-        if (first := self.providers.get(provider.name)) is not None:
-            self._findings.append(
-                f"{provider.place}: {provider.kind} '{provider.name}' is already defined as a "
-                f"{first.kind} at {first.place}; rename one of them"
-            )
-        elif provider.name in BUILT_IN:
-            self._findings.append(
-                f"{provider.place}: {provider.kind} '{provider.name}' would hide what penstock "
-                f"provides under that name; rename it"
-            )
-        self.providers[provider.name] = provider
-
-    def _name(self, function: Function) -> str:
-        """Return a function's name; of anything else nothing, and a finding."""
-        name: str = getattr(function, "__name__", "")
-        if inspect.isroutine(function) and name.isidentifier():
-            return name
-        what = name or type(function).__name__
-        self._findings.append(
-            f"{place_of(function)}: '{what}' is no named function; write `def name(...)`"
-        )
-        return ""
+        name = provider.name
+        if (first := self.providers.get(name)) is not None:
+            words = f"is already defined as a {first.kind} at {first.place}; rename one of them"
+            self.findings.append(provider.finding(words))
+        elif name in BUILT_IN:
+            words = "would hide what penstock provides under that name; rename it"
+            self.findings.append(provider.finding(words))
+        self.providers[name] = provider
 
 
-class _Check:
-    """Finds every error of a definition.
-
-    Args:
-        providers: Containers, services and stages by name.
-        findings: What the decorators found already.
-    """
-
-    def __init__(self, providers: Mapping[str, Provider], findings: Sequence[str]) -> None:
-        self._providers = providers
-        self._definitions = [p for p in providers.values() if isinstance(p, Definition)]
-        self._findings = list(findings)
-        self._cells: dict[str, list[Stage]] = {}
-
-    def stages(self) -> dict[str, Stage]:
-        """Return every stage, or raise with all that was found."""
-        for definition in self._definitions:
-            found = list(_option_findings(definition))
-            self._find(definition, found)
-            self._cells[definition.name] = [] if found else definition.stages()
-        by_function = {id(d.function): d for d in self._definitions}
-        stages: dict[str, Stage] = {}
-        for definition in self._definitions:
-            for stage in self._with_needs(definition, by_function):
-                stages[stage.name] = stage
-        for provider in self._providers.values():
-            self._find(provider, self._parameter_findings(provider))
-        if not self._findings:
-            self._find_cycles(stages)
-        if self._findings:
-            raise DefinitionError(list(dict.fromkeys(self._findings)))
-        return stages
-
-    def _find(self, provider: Provider, found: Sequence[str] | Iterator[str]) -> None:
-        head = f"{provider.place}: {provider.kind} '{provider.name}'"
-        self._findings += [f"{head} {words}" for words in found]
-
-    def _with_needs(
-        self, definition: Definition, by_function: Mapping[int, Definition]
-    ) -> Iterator[Stage]:
-        """Yield the stages of a definition with their needs, as names."""
-        needed: list[tuple[matrix.CellsOf, Definition]] = []
-        for need in definition.options.get("needs", ()):
-            cells_of = need if isinstance(need, matrix.CellsOf) else matrix.CellsOf(need, {})
-            target = by_function.get(id(cells_of.function))
-            if target is None:
-                self._find(definition, [self._no_stage(cells_of.function)])
-            elif target is definition:
-                self._find(definition, ["needs itself; drop it from its `needs`"])
-            elif _is_teardown(target) and not _is_teardown(definition):
-                words = f"can never run before the end: it needs the teardown stage '{target.name}'"
-                self._find(definition, [f"{words}; mark it `always=True` too, or drop the need"])
-            else:
-                needed.append((cells_of, target))
-        reached = _reached(self._providers, definition)
-        taken = {name for name in reached if isinstance(self._providers[name], Definition)}
-        self._find(
-            definition,
-            (
-                f"takes the result of '{name}' and does not need it; add needs=[{name}]"
-                for name in sorted(taken - {target.name for _, target in needed})
-            ),
-        )
-        for stage in self._cells[definition.name]:
-            names: dict[str, str] = {}
-            for cells_of, target in needed:
-                meant = [
-                    s for s in self._cells[target.name] if cells_of.includes(s.cell, stage.cell)
-                ]
-                if not meant and self._cells[target.name]:
-                    words = f"needs a cell of '{target.name}' that does not exist"
-                    self._find(definition, [f"{words}; it has {self._listed(target)}"])
-                names |= {s.name: target.name for s in meant}
-            takes = tuple(name for name, family in names.items() if family in taken)
-            yield dataclasses.replace(stage, needs=tuple(names), takes=takes)
-
-    def _listed(self, definition: Definition) -> str:
-        return ", ".join(stage.name for stage in self._cells[definition.name])
-
-    def _no_stage(self, function: object) -> str:
-        name = getattr(function, "__name__", None) or repr(function)
-        kinds = [p for p in self._providers.values() if p.function is function]
-        what = f"{kinds[0].kind} '{name}'" if kinds else f"'{name}'"
-        return f"needs {what}, which is no stage of this pipeline; `needs` takes decorated stages"
-
-    def _parameter_findings(self, provider: Provider) -> Iterator[str]:
-        """Yield each parameter that nothing provides."""
-        definition = provider if isinstance(provider, Definition) else None
-        own = {*definition.secrets, *definition.axes} if definition else set()
-        for name in provider.by_position:
-            yield f"takes '{name}' by position only; drop the `/`, stages are called by name"
-        for name in provider.takes:
-            if name in own or name in self._providers or name in BUILT_IN:
-                continue
-            axes = {axis for d in self._definitions for axis in d.axes}
-            if definition is None and name in axes:
-                yield from self._axis_findings(provider, name)
-                continue
-            hint = did_you_mean(name, [*self._providers, *BUILT_IN, *own, *axes])
-            advice = hint or "; define it with `container` or `service`"
-            yield f"takes '{name}', which nothing provides{advice}"
-        for name in sorted(n for n in own if n in self._providers or n in BUILT_IN):
-            kind = self._providers[name].kind if name in self._providers else "built-in"
-            yield f"has a matrix axis or a secret '{name}', which hides the {kind} '{name}'; rename it"
-        for name in sorted(own - set(provider.takes)):
-            if definition and name in definition.secrets:
-                yield (
-                    f"declares the secret '{name}' and has no parameter of that name; add it or "
-                    f"drop the secret"
-                )
-
-    def _axis_findings(self, provider: Provider, axis: str) -> Iterator[str]:
-        """Yield each stage that takes something made per cell and has no such axis."""
-        for definition in self._definitions:
-            if (
-                provider.name in _reached(self._providers, definition)
-                and axis not in definition.axes
-            ):
-                yield (
-                    f"takes the matrix axis '{axis}', which stage '{definition.name}' "
-                    f"({definition.place}) does not have; add it to its `matrix`"
-                )
-
-    def _find_cycles(self, stages: Mapping[str, Stage]) -> None:
-        graph = Graph({name: stage.needs for name, stage in stages.items()})
-        if cycle := graph.cycle():
-            place = stages[cycle[0]].place
-            self._findings.append(
-                f"{place}: stages need each other in a cycle: {' -> '.join(cycle)}"
-            )
-        makers = {n: p for n, p in self._providers.items() if p.kind != "stage"}
-        takes = Graph({n: [t for t in p.takes if t in makers] for n, p in makers.items()})
-        if cycle := takes.cycle():
-            place = makers[cycle[0]].place
-            words = f"containers and services take each other: {' -> '.join(cycle)}"
-            self._findings.append(f"{place}: {words}")
-
-
-def _reached(providers: Mapping[str, Provider], provider: Provider) -> set[str]:
-    """Return what a provider takes, itself or through the containers and services that it takes."""
-    reached: set[str] = set()
-    queue = list(provider.takes)
-    while queue:
-        taken = providers.get(queue.pop())
-        if taken and taken.name not in reached:
-            reached.add(taken.name)
-            if taken.kind != "stage":
-                queue += taken.takes
-    return reached
-
-
-def _is_teardown(definition: Definition) -> bool:
-    return definition.options.get("always", False)
-
-
-def _wrong_kinds(options: StageOptions) -> dict[str, str]:
-    """Return what is wrong with each option whose value is of another kind than its type says."""
-    wrong: dict[str, str] = {}
-    for name, value in options.items():
-        kind, words = KINDS.get(name, (object, ""))
-        if not isinstance(value, kind) or (kind is Sequence and isinstance(value, (str, bytes))):
-            what = "one text" if isinstance(value, str) else _described(value)
-            wrong[name] = f"has {what} as `{name}`; {words}"
-    return wrong
-
-
-def _described(value: object) -> str:
-    name = getattr(value, "__name__", None)
-    return f"the function '{name}'" if inspect.isroutine(value) else f"{value!r}"
-
-
-def _option_findings(definition: Definition) -> Iterator[str]:
-    """Yield what is wrong with a stage by itself."""
-    options = definition.options
-    for name in options.keys() - StageOptions.__annotations__.keys():
-        hint = did_you_mean(name, StageOptions.__annotations__)
-        yield f"has the option '{name}', which `stage` does not know{hint}"
-    if options.get("gate") and options.get("allow_failure"):
-        yield "is a gate and allowed to fail; a gate that lets everything through is none"
-    if not options.get("deadline_s", 1) > 0:
-        yield f"has the deadline {options['deadline_s']:g} s; give it more than 0 s, or leave it out"
-    if options.get("retries", 0) < 0:
-        yield f"has {options['retries']} retries; give it 0 or more"
-    for wanted in options.get("retry_on", ()):
-        if isinstance(wanted, str) and wanted not in FAULTS:
-            hint = did_you_mean(wanted, FAULTS) or f"; there are {', '.join(FAULTS)} and exit codes"
-            yield f"is tried again on '{wanted}', which is no class of faults{hint}"
-        if isinstance(wanted, int) and wanted < 1:
-            yield f"is tried again on the exit code {wanted}, with which no command fails"
-    condition = options.get("when")
-    if condition is not None and condition.only_on >= {"branch", "tag"}:
-        yield "can never run: it wants a branch and a tag, and a run is on one of them"
-    yield from matrix.findings(definition.axes, options.get("exclude", ()))
+def is_of_its_kind(name: str, value: object) -> bool:
+    """Return whether an option's value is what its type says, as nobody may have checked that."""
+    kind, _ = KINDS.get(name, (object, ""))
+    is_text = isinstance(value, (str, bytes))  # a sequence, and never the one that was meant
+    return isinstance(value, kind) and not (kind is Sequence and is_text)

@@ -18,14 +18,9 @@ def place_of(function: Any) -> str:  # noqa: ANN401 - whatever an author decorat
     """Return `file:line` of a function's first decorator, or of what was decorated instead of one."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:
-        return calling_place()
+        frame = _calling_frame()
+        return f"{_shown(frame.f_code.co_filename)}:{frame.f_lineno}"
     return f"{_shown(code.co_filename)}:{code.co_firstlineno}"
-
-
-def calling_place() -> str:
-    """Return `file:line` of the nearest caller outside penstock."""
-    frame = _calling_frame()
-    return f"{_shown(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
 def calling_file() -> Path:
@@ -35,10 +30,9 @@ def calling_file() -> Path:
 
 def project_root(file: Path) -> Path:
     """Return the nearest folder above a file that holds `pyproject.toml` or `.git`, or its own."""
-    for folder in file.parents:
-        if (folder / "pyproject.toml").exists() or (folder / ".git").exists():
-            return folder
-    return file.parent
+    marks = ("pyproject.toml", ".git")
+    roots = (folder for folder in file.parents if any((folder / mark).exists() for mark in marks))
+    return next(roots, file.parent)
 
 
 def _calling_frame() -> FrameType:

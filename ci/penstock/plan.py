@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from penstock.events import Event, StageStarted
 from penstock.graph import Graph
+from penstock.model import Outcome, Result
+from penstock.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,23 +79,8 @@ class Plan:
     @cached_property
     def skipped(self) -> dict[str, str]:
         """Why stages do not run, by name, if all others pass."""
-        reasons: dict[str, str] = {}
-        for name, stage in self.stages.items():
-            ending = deque([(name, stage.skip.reason, "")] if stage.skip else ())
-            while ending:
-                name, reason, root = ending.popleft()  # noqa: PLW2901 - along the needs
-                if name not in reasons:
-                    reasons[name] = reason
-                    because = f"because {root or name} was skipped"
-                    ending += [(u, because, root or name) for u in self._held_back(name, root)]
-        return reasons
-
-    def _held_back(self, name: str, root: str) -> list[str]:
-        """Return the stages that do not run because of one that does not, as the runner has it."""
-        stage = self.stages[name]
-        lets_by = stage.skip and not stage.skip.holds and not root and not stage.gate
-        users = [self.stages[user] for user in self.graph.users[name]]
-        return [u.name for u in users if name in u.takes or not (u.always or lets_by)]
+        outcomes = self._rehearsal[0]
+        return {n: o.reason for n, o in outcomes.items() if o.result is Result.SKIP}
 
     @property
     def families(self) -> list[str]:
@@ -101,46 +88,30 @@ class Plan:
         names = (stage.family for stage in self.stages.values() if stage.name not in self.skipped)
         return list(dict.fromkeys(names))
 
-    @cached_property
+    @property
     def starts_s(self) -> dict[str, float]:
-        """When each stage starts if all pass in their known time, in the order of starting.
+        """When each stage starts if all pass in their known time, in the order of starting."""
+        return self._rehearsal[1]
 
-        Goes the runner's way, by a clock of its own; a test holds both to the same order.
-        """
-        left = self.graph.remaining({name: s.expected_s for name, s in self.stages.items()})
-        rank = {name: (-left[name], place) for place, name in enumerate(self.stages)}
-        waiting = {
-            name: set(stage.needs).difference(self.skipped)
-            for name, stage in self.stages.items()
-            if name not in self.skipped
-        }
-        ready = [(rank[name], name) for name, needs in waiting.items() if not needs]
-        heapq.heapify(ready)
-        running: list[tuple[float, int, str]] = []
-        locked: set[str] = set()
-        starts_s: dict[str, float] = {}
+    @cached_property
+    def _rehearsal(self) -> tuple[dict[str, Outcome], dict[str, float]]:
+        """What becomes of each stage and when it starts, by a clock that is only counted on."""
         now_s = 0.0
-        while ready or running:
-            locked_out = []
-            while ready and (self.jobs is None or len(running) < self.jobs):
-                entry = heapq.heappop(ready)
-                stage = self.stages[entry[1]]
-                if locked.intersection(stage.uses):
-                    locked_out.append(entry)
-                    continue
-                locked.update(stage.uses)
-                heapq.heappush(running, (now_s + stage.expected_s, len(starts_s), stage.name))
-                starts_s[stage.name] = now_s
-            for entry in locked_out:
-                heapq.heappush(ready, entry)
-            now_s, _, ended = heapq.heappop(running)
-            locked.difference_update(self.stages[ended].uses)
-            for user in self.graph.users[ended]:
-                if user in waiting:
-                    waiting[user].discard(ended)
-                    if not waiting[user]:
-                        heapq.heappush(ready, (rank[user], user))
-        return starts_s
+        starts_s: dict[str, float] = {}
+        running: list[tuple[float, int, str]] = []
+
+        def follow(event: Event) -> None:
+            if isinstance(event, StageStarted):
+                ends_s = now_s + self.stages[event.stage].expected_s
+                heapq.heappush(running, (ends_s, len(starts_s), event.stage))
+                starts_s[event.stage] = now_s
+
+        scheduler = Scheduler(self.stages.values(), emit=follow, jobs=self.jobs)
+        scheduler.begin()
+        while running:
+            now_s, _, name = heapq.heappop(running)
+            scheduler.end(name, Outcome(result=Result.SUCCESS))
+        return scheduler.outcomes, starts_s
 
     @property
     def expected_s(self) -> float:

@@ -65,6 +65,11 @@ class Redactor:
         """Whether there is a secret to mask."""
         return bool(self._secrets)
 
+    @property
+    def needles(self) -> frozenset[str]:
+        """Every form that is masked, without its line breaks: for others who mask too."""
+        return frozenset(self._needles)
+
     def mask(self, text: str) -> str:
         """Return the text without any known secret."""
         return Masker(self._current, text).flush()

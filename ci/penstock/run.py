@@ -3,50 +3,58 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import anyio
 
-from penstock.cli import PROGRAM_VARIABLE, program
+import penstock
+from penstock.cli import PROGRAM_VARIABLE, SIGNALLED_CODE, program
 from penstock.errors import PenstockError
-from penstock.events import EventStream, RunFinished, RunStarted, Warned
+from penstock.events import EventStream, PastRun, RunFinished, RunStarted, Warned
 from penstock.execute import Executor
+from penstock.live import Live
 from penstock.model import Result
 from penstock.redact import MIN_BYTES
-from penstock.reports.console import ConsoleReport
-from penstock.reports.record import Record
 from penstock.runner import ENGINE_CODE, Runner, verdict, warnings
 from penstock.services import ServicePool
 from penstock.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from penstock.events import Listener
     from penstock.pipeline import Pipeline
     from penstock.plan import Plan
     from penstock.redact import Redactor
 
-SIGNAL_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 # Everything after an interrupt has to fit into the 7.5 s that CI hosts leave; this is teardown's.
 INTERRUPTED_TEARDOWN_S = 4.0
 
 
-async def run(plan: Plan, secrets: Mapping[tuple[str, str], str], redactor: Redactor) -> int:
+async def run(
+    plan: Plan,
+    secrets: Mapping[tuple[str, str], str],
+    redactor: Redactor,
+    listeners: Sequence[Listener],
+) -> int:
     """Run the stages of a plan and return the exit code.
 
     Args:
         plan: What to do.
         secrets: Values by stage and parameter name.
         redactor: Learns the secrets; every output goes through it.
+        listeners: Show the run.
     """
     # Signals are heard from here on, also while Dagger is imported in a thread beside the loop.
-    with anyio.open_signal_receiver(*SIGNAL_CODES) as signals:
-        code = await _run(plan, secrets, redactor, signals)
-    if code in SIGNAL_CODES.values():
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        code = await _run(plan, secrets, redactor, EventStream(redactor, listeners), signals)
+    if code > SIGNALLED_CODE:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for the impatient
     return code
 
@@ -55,17 +63,19 @@ async def _run(
     plan: Plan,
     secrets: Mapping[tuple[str, str], str],
     redactor: Redactor,
+    stream: EventStream,
     signals: AsyncIterator[signal.Signals],
 ) -> int:
     surroundings, state = plan.run, plan.state
-    stream = EventStream(redactor, [ConsoleReport(), Record(surroundings.reports)])
     _mask(secrets, redactor, stream)
     began = time.monotonic()
-    stream.emit(_started(plan))
+    started = _started(plan)
+    stream.emit(started)
     async with anyio.create_task_group() as tasks:
-        pool = ServicePool(tasks, stream.emit)
+        live = Live(surroundings.id, stream.emit, redactor)
+        pool = ServicePool(tasks, live)
         executor = Executor(
-            plan.pipeline, dict(plan.stages), surroundings, pool, state, redactor, secrets
+            plan.pipeline, dict(plan.stages), surroundings, pool, state, redactor, live, secrets
         )
         runner = Runner(
             plan.stages.values(),
@@ -87,28 +97,25 @@ async def _run(
                 connecting=connecting,
                 advice=_advice(plan.pipeline),
             ):
+                tasks.start_soon(live.follow)
                 await runner.run()
                 await pool.stop_all()
         except PenstockError as error:
             on_lost(str(error))
         tasks.cancel_scope.cancel()
     outcomes = runner.outcomes
+    ended = verdict(runner.stages, outcomes, runner.stops)
+    took = round(time.monotonic() - began, 3)
     state.durations_s |= {
         name: o.duration_s for name, o in outcomes.items() if o.passed and not o.cached
     }
     state.failed = [n for n, o in outcomes.items() if not o.passed and not runner.stages[n].skip]
-    state.save()
-    ended = verdict(runner.stages, outcomes, runner.stops)
-    stream.emit(
-        RunFinished(
-            result=ended.result,
-            reason=ended.reason,
-            root=ended.root,
-            exit_code=ended.exit_code,
-            duration_s=time.monotonic() - began,
-            warnings=warnings(outcomes),
-        )
+    this = PastRun(
+        started_at=started.started_at, result=ended.result, duration_s=took, commit=started.commit
     )
+    state.history.append(asdict(this))
+    state.save()
+    stream.emit(RunFinished(**vars(ended), duration_s=took, warnings=warnings(outcomes)))
     return ended.exit_code
 
 
@@ -122,6 +129,22 @@ def _started(plan: Plan) -> RunStarted:
         reproduce=program(plan.pipeline),
         jobs=plan.jobs,
         keep_going=plan.keep_going,
+        branch=plan.run.branch,
+        environment=_environment(),
+        history=tuple(
+            PastRun(**past | {"result": Result(past["result"])}) for past in plan.state.history
+        ),
+    )
+
+
+def _environment() -> tuple[tuple[str, str], ...]:
+    """Return what people ask for first when two machines disagree."""
+    return (
+        ("penstock", penstock.__version__),
+        ("Python", platform.python_version()),
+        ("System", platform.platform()),
+        ("CPUs", str(os.cpu_count())),
+        ("CI", os.environ.get("CI", "no")),
     )
 
 
@@ -135,12 +158,9 @@ def _advice(pipeline: Pipeline) -> str:
 def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor, stream: EventStream) -> None:
     for (stage, name), value in secrets.items():
         if not redactor.add(value):
-            stream.emit(
-                Warned(
-                    message=f"secret '{name}' of stage '{stage}' is shorter than {MIN_BYTES} bytes "
-                    f"and is not masked"
-                )
-            )
+            what = f"secret '{name}' of stage '{stage}'"
+            words = f"{what} is shorter than {MIN_BYTES} bytes and is not masked"
+            stream.emit(Warned(message=words))
     if token := os.environ.get("REGISTRY_TOKEN"):
         redactor.add(token)
 
@@ -149,21 +169,13 @@ async def _heed(
     signals: AsyncIterator[signal.Signals], runner: Runner, connecting: anyio.CancelScope
 ) -> None:
     """The first signal cancels and cleans up; the second ends the process at once."""
-    interrupted = False
-    async for received in signals:
-        code = SIGNAL_CODES[received]
-        if interrupted:
-            _leave(code)
-        interrupted = True
-        runner.stop(
-            Result.CANCELLATION,
-            f"interrupted by {received.name}",
-            exit_code=code,
-            teardown_s=INTERRUPTED_TEARDOWN_S,
-        )
-        connecting.cancel()
-
-
-def _leave(code: int) -> NoReturn:
-    """End now; the engine's session ends with us, because it reads our end of a pipe."""
-    os._exit(code)
+    first = await anext(signals)
+    runner.stop(
+        Result.CANCELLATION,
+        f"interrupted by {first.name}",
+        exit_code=SIGNALLED_CODE + first,
+        teardown_s=INTERRUPTED_TEARDOWN_S,
+    )
+    connecting.cancel()
+    # The engine's session ends with us, because it reads our end of a pipe.
+    os._exit(SIGNALLED_CODE + await anext(signals))

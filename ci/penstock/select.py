@@ -52,8 +52,8 @@ class Selection:
             UsageError: When a name, a tag or the expression is wrong.
         """
         graph = Graph({name: stage.needs for name, stage in stages.items()})
-        skipped = _named(self.skip, stages)
-        kept = graph.closure(self._asked_for(stages) - graph.dependants(_named(self.until, stages)))
+        skipped = named(self.skip, stages)
+        kept = graph.closure(self._asked_for(stages) - graph.dependants(named(self.until, stages)))
         # Teardown stages belong to what they clean up, also where nobody asked for them.
         for name in graph.order():
             stage = stages[name]
@@ -68,7 +68,7 @@ class Selection:
 
     def _asked_for(self, stages: Mapping[str, Stage]) -> set[str]:
         """Return what `--only`, `-k`, `-t` and `--rerun-failed` leave."""
-        left = _named(self.only, stages) if self.only else set(stages)
+        left = named(self.only, stages) if self.only else set(stages)
         if self.failed is not None:
             left &= set(_that_failed(self.failed, stages))
         if self.tags:
@@ -83,7 +83,7 @@ class Selection:
         return left
 
 
-def _named(names: Sequence[str], stages: Mapping[str, Stage]) -> set[str]:
+def named(names: Sequence[str], stages: Mapping[str, Stage]) -> set[str]:
     """Return the stages that the names stand for."""
     found: set[str] = set()
     for name in names:

@@ -7,20 +7,23 @@ start happens in a task of the pool's own, and every task ends in a shielded sto
 from __future__ import annotations
 
 import time
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
 
 from penstock.errors import ServiceError
-from penstock.events import Event, ServiceFailed, ServicePrepared, ServiceStarted, ServiceStopped
+from penstock.events import ServiceFailed, ServicePrepared, ServiceStarted, ServiceStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     import dagger
     from anyio.abc import TaskGroup
 
+    from penstock.live import Live
     from penstock.model import Service
 
 STOP_S = 5.0
@@ -47,14 +50,16 @@ class ServicePool:
 
     Args:
         tasks: Outlives every stage.
-        emit: Takes every event.
+        live: Knows what the engine does for a service as that service's.
     """
 
-    def __init__(self, tasks: TaskGroup, emit: Callable[[Event], None]) -> None:
+    def __init__(self, tasks: TaskGroup, live: Live) -> None:
         self._tasks = tasks
-        self._emit = emit
+        self._live = live
+        self._emit = live.emit
         self._servers: dict[str, _Server] = {}
-        self._prepared: dict[str, anyio.Lock | None] = {}
+        self._prepared: set[str] = set()
+        self._preparing: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self.rehearsing = anyio.Lock()  # the rehearsals of a run share one registry
 
     async def prepare(self, services: Iterable[Service]) -> None:
@@ -65,12 +70,10 @@ class ServicePool:
         """
         for service in services:
             await self.prepare(service.services)
-            lock = self._prepared.setdefault(service.key, anyio.Lock())
-            if lock is not None:
-                async with lock:
-                    if self._prepared[service.key] is not None:
-                        await self._prepare(service)
-                        self._prepared[service.key] = None
+            async with self._preparing[service.key]:
+                if service.key not in self._prepared:
+                    await self._prepare(service)
+                    self._prepared.add(service.key)
 
     async def start(self, services: Sequence[Service]) -> None:
         """Return when the services, and all that they need, are healthy.
@@ -106,18 +109,18 @@ class ServicePool:
         for server in ending:
             await server.stopped.wait()
 
-    async def sweep(self, service: Service) -> None:
+    async def sweep(self, services: Iterable[Service]) -> None:
         """Stop what the engine may have started by itself for a command that was cut short."""
-        if service.key not in self._servers:
-            await _stop(as_dagger(service))
-        for needed in service.services:
-            await self.sweep(needed)
+        for service in services:
+            if service.key not in self._servers:
+                await _stop(as_dagger(service))
+            await self.sweep(service.services)
 
     async def _serve(self, service: Service, server: _Server) -> None:
-        """Prepare and start a service, keep it until it is released, stop it."""
+        """Start a service, keep it until it is released, stop it."""
         running = as_dagger(service)
         try:
-            with server.scope:
+            with server.scope, self._live.under(service=service.key):
                 await self.start(service.services)
                 await self._become_healthy(service, running)
                 server.settled.set()
@@ -137,7 +140,10 @@ class ServicePool:
         began = time.monotonic()
         what = service.prepares or "image"
         try:
-            await service.container.sync()
+            with self._live.under(service=service.key):
+                await service.container.sync()
+                # The engine tells of a service's output where it was first spoken of: here.
+                await as_dagger(service).id()
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self._emit(ServiceFailed(service=service.key, what=what, reason=reason))
@@ -149,34 +155,33 @@ class ServicePool:
         import dagger
 
         began = time.monotonic()
-        patience = service.patience_s
-        output = ""
         try:
             # By our own clock: the engine's own bound lets a hanging probe hang for ever.
-            with anyio.fail_after(patience):
+            with anyio.fail_after(service.patience_s):
                 await running.start()
-        except TimeoutError:
-            reason = f"never became healthy within {patience:g} s"
+        except TimeoutError as error:
+            words = f"never became healthy within {service.patience_s:g} s"
+            raise self._failed(service, words) from error
         except dagger.ExecError as error:
-            reason = _why_unhealthy(error)
             output = f"{error.stdout}\n{error.stderr}".strip()
+            raise self._failed(service, _why_unhealthy(error), output) from error
         except dagger.QueryError as error:
-            reason = f"could not be started: {str(error).splitlines()[0]}"
-        else:
-            took = time.monotonic() - began
-            self._emit(ServiceStarted(service=service.key, duration_s=took))
-            return
+            words = f"could not be started: {str(error).splitlines()[0]}"
+            raise self._failed(service, words) from error
+        self._emit(ServiceStarted(service=service.key, duration_s=time.monotonic() - began))
+
+    def _failed(self, service: Service, reason: str, output: str = "") -> ServiceError:
         self._emit(ServiceFailed(service=service.key, what="health check", reason=reason))
-        raise ServiceError(service.key, reason, output)
+        return ServiceError(service.key, reason, output)
 
 
 def as_dagger(service: Service) -> dagger.Service:
     """Return the engine's form of a service; equal services are one within a session."""
+    health = service.health
     container = service.container.with_exposed_port(
-        service.port, experimental_skip_healthcheck=bool(service.health.command)
+        service.port, experimental_skip_healthcheck=bool(health.command)
     )
-    if service.health.command:
-        health = service.health
+    if health.command:
         container = container.with_docker_healthcheck(
             list(health.command),
             interval=f"{health.interval_s:g}s",
@@ -206,11 +211,8 @@ async def _stop(running: dagger.Service) -> None:
     """Kill a service, whatever is cancelled meanwhile; one that never ran is no error."""
     import dagger
 
-    with anyio.move_on_after(STOP_S, shield=True):
-        try:
-            await running.stop(kill=True)
-        except (dagger.DaggerError, OSError):
-            return
+    with anyio.move_on_after(STOP_S, shield=True), suppress(dagger.DaggerError, OSError):
+        await running.stop(kill=True)
 
 
 def _why_unhealthy(error: dagger.ExecError) -> str:

@@ -14,12 +14,12 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import anyio
-import anyio.abc
 import anyio.to_thread
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from penstock.errors import EngineError, plain_words
 from penstock.events import EngineConnected, Event
@@ -33,6 +33,7 @@ ENGINE_VARIABLE = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
 NAMED_S, FOUND_S = 15.0, 600.0
 KNOCK_S = 2.0
 CLOSE_S = 10.0
+LINE_BYTES = 1 << 16
 BEAT_S = 1.0
 PATIENCE_S = 3.0
 SETTLE_S = 0.3
@@ -97,12 +98,8 @@ def _knock(engine: str) -> None:
         raise ConnectionError((error.strerror or str(error)).lower()) from error
 
 
-async def _load_sdk() -> None:
-    """Import Dagger, which takes over a second, where signals are heard and the CLI can start."""
-    await anyio.to_thread.run_sync(_import_sdk)
-
-
 def _import_sdk() -> None:
+    """Import Dagger, for over a second: in a thread, where signals are heard meanwhile."""
     gc.disable()
     importlib.import_module("dagger")
     gc.freeze()  # its objects live as long as we do, and are more than all others
@@ -112,14 +109,13 @@ def _import_sdk() -> None:
 async def _connect(stack: AsyncExitStack) -> str:
     """Return the version of the engine behind the session that is there."""
     import dagger
-    from dagger.client._session import SharedConnection
 
     # A request sent twice is a command executed twice: the SDK would, five times.
     config = dagger.Config(retry=dagger.Retry(execute=False))
     try:
-        await stack.enter_async_context(_shielded_exit(dagger.connection(config)))
-        session = await SharedConnection().session.get_session()
-        session.execute = partial(_settled, session.execute)  # type: ignore[assignment,method-assign]  # the same call, shielded
+        connection = await stack.enter_async_context(_shielded_exit(dagger.connection(config)))
+        session = await connection.session.get_session()
+        session.execute = partial(_settled, session.execute)
         return await dagger.dag.version()
     except dagger.DaggerError as error:
         raise ConnectionError(str(error) or type(error).__name__) from error
@@ -145,10 +141,10 @@ async def _settled(
 
 
 @asynccontextmanager
-async def _shielded_exit(connection: AbstractAsyncContextManager[object]) -> AsyncIterator[None]:
-    await connection.__aenter__()
+async def _shielded_exit(connection: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
+    opened = await connection.__aenter__()
     try:
-        yield
+        yield opened
     finally:
         with anyio.CancelScope(shield=True):
             await connection.__aexit__(None, None, None)
@@ -164,23 +160,25 @@ async def _cli_session() -> AsyncIterator[None]:
     """
     cli = _cli()
     if cli is None or "DAGGER_SESSION_PORT" in os.environ:
-        await _load_sdk()
+        await anyio.to_thread.run_sync(_import_sdk)
         yield
         return
     words = [str(cli), "session", "--label", "dagger.io/sdk.name:python"]
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         with anyio.CancelScope(shield=True):  # else it may run without anybody who ends it
             process = await anyio.open_process(words, stderr=said, start_new_session=True)
-        assert process.stdin is not None  # noqa: S101 - what mypy cannot know
         assert process.stdout is not None  # noqa: S101 - what mypy cannot know
         variables: dict[str, str] = {}
         try:
-            await _load_sdk()
-            line = await _first_line(process.stdout)
-            if not line:
+            await anyio.to_thread.run_sync(_import_sdk)
+            try:
+                line = await BufferedByteReceiveStream(process.stdout).receive_until(
+                    b"\n", LINE_BYTES
+                )
+            except anyio.IncompleteRead:
                 await process.wait()
                 said.seek(0)
-                raise ConnectionError(said.read() or f"{cli} ended without a word")
+                raise ConnectionError(said.read() or f"{cli} ended without a word") from None
             parameters = json.loads(line)
             variables = {
                 "DAGGER_SESSION_PORT": str(parameters["port"]),
@@ -191,13 +189,8 @@ async def _cli_session() -> AsyncIterator[None]:
         finally:
             for name in variables:
                 os.environ.pop(name, None)
-            with anyio.CancelScope(shield=True):
-                with anyio.move_on_after(CLOSE_S if variables else 0):
-                    await process.stdin.aclose()
-                    await process.wait()
-                if process.returncode is None:
-                    process.kill()
-                await process.aclose()
+            with anyio.move_on_after(CLOSE_S if variables else 0, shield=True):
+                await process.aclose()  # and kill it, should it not end by itself
 
 
 def _cli() -> Path | None:
@@ -208,16 +201,6 @@ def _cli() -> Path | None:
     # The SDK wants the CLI of its own version; asking the SDK itself would mean importing it.
     cli = cache / "dagger" / f"dagger-{importlib.metadata.version('dagger-io')}"
     return cli if cli.exists() else None
-
-
-async def _first_line(stream: anyio.abc.ByteReceiveStream) -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
-        try:
-            line += await stream.receive()
-        except anyio.EndOfStream:
-            break
-    return line
 
 
 async def _watch(on_lost: Callable[[str], None]) -> None:

@@ -9,8 +9,9 @@ import fcntl
 import json
 import logging
 import os
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import FolderError
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 2
 FOLDER = ".penstock"
+MOST_HISTORY = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class State:
         durations_s: By stage, of the last time that it passed and was not taken from the cache.
         images: By stage: the images it is made from.
         failed: Stages of the last run that did not pass; absent before any.
+        history: The last runs, oldest first, as `PastRun` has them.
     """
 
     folder: Path
@@ -57,34 +60,37 @@ class State:
     durations_s: dict[str, float] = field(default_factory=dict)
     images: dict[str, list[str]] = field(default_factory=dict)
     failed: list[str] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def inputs(self) -> dict[str, dict[str, str]]:
+        """What each stage was made from when it last passed; in a file of its own, for its size."""
+        with suppress(OSError, ValueError, AttributeError):
+            stored = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
+            return {name: dict(found) for name, found in stored.items()}
+        return {}
 
     @classmethod
     def load(cls, root: Path) -> State:
         """Read the project's memory; whatever cannot be read counts as forgotten."""
         folder = root / FOLDER
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             stored = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            if stored["schema"] != SCHEMA:
-                return cls(folder)
-            passed = {name: Passed(**entry) for name, entry in stored["passed"].items()}
-            stored = {f.name: stored[f.name] for f in fields(cls) if f.name != "folder"}
-            return cls(folder, **stored | {"passed": passed})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return cls(folder)
+            if stored.pop("schema") == SCHEMA:
+                passed = {name: Passed(**entry) for name, entry in stored.pop("passed").items()}
+                return cls(folder, passed, **stored)
+        return cls(folder)
 
     def save(self) -> None:
         """Write the memory, whole or not at all; where that is impossible, only say so."""
-        content = {
-            "schema": SCHEMA,
-            "passed": {name: asdict(entry) for name, entry in self.passed.items()},
-            "rehearsed": self.rehearsed,
-            "durations_s": self.durations_s,
-            "images": self.images,
-            "failed": self.failed,
-        }
+        self.history = self.history[-MOST_HISTORY:]
+        content = {"schema": SCHEMA, **asdict(self)}
+        del content["folder"]
         try:
             _make(self.folder)
             write_whole(self.folder / "state.json", to_json(content))
+            if "inputs" in vars(self):
+                write_whole(self.folder / "inputs.json", to_json(self.inputs))
         except OSError as error:
             message = "WARNING: cannot write %s (%s); the next run will know nothing of this one"
             logger.warning(message, error.filename or self.folder, error.strerror)
@@ -113,12 +119,11 @@ def alone(root: Path, say: Callable[[str], None]) -> Iterator[bool]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                lock.seek(0)
-                say(
-                    f"another run (process {lock.read() or '?'}) works in {root}: waiting for its end"
-                )
-                fcntl.flock(lock, fcntl.LOCK_EX)
                 waited = True
+                lock.seek(0)
+                other = lock.read() or "?"
+                say(f"another run (process {other}) works in {root}: waiting for its end")
+                fcntl.flock(lock, fcntl.LOCK_EX)
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()

@@ -10,14 +10,14 @@ has nothing to do, because nothing `changed`, lets it go on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from penstock.model import Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from penstock.config import RunInfo
 
@@ -39,18 +39,14 @@ class Condition:
     def __and__(self, other: Condition) -> Condition:
         """Hold where both do."""
         return Condition(
-            lambda run: _both(self.unmet(run), other.unmet(run), either=True),
-            lambda run: _both(self.met(run), other.met(run), either=False),
+            lambda run: _joined(any, self.unmet(run), other.unmet(run)),
+            lambda run: _joined(all, self.met(run), other.met(run)),
             self.only_on | other.only_on,
         )
 
     def __or__(self, other: Condition) -> Condition:
         """Hold where one of both does."""
-        return Condition(
-            lambda run: _both(self.unmet(run), other.unmet(run), either=False),
-            lambda run: _both(self.met(run), other.met(run), either=True),
-            self.only_on & other.only_on,
-        )
+        return replace(~(~self & ~other), only_on=self.only_on & other.only_on)
 
     def __invert__(self) -> Condition:
         """Hold where it does not."""
@@ -102,34 +98,33 @@ def changed(pattern: str, /, *more: str) -> Condition:
     """
     patterns = (pattern, *more)
     words = " or ".join(patterns)
-    return Condition(
-        lambda run: (
-            None
-            if run.has_changed(patterns)
-            else Skip(reason=f"nothing changed in {words}", holds=False)
-        ),
-        lambda run: Skip(reason=f"{words} changed") if run.has_changed(patterns) else None,
-    )
+    unmet = Skip(reason=f"nothing changed in {words}", holds=False)
+    return _simple(lambda run: run.has_changed(patterns), f"{words} changed", unmet=unmet)
 
 
 def _simple(
-    holds: Callable[[RunInfo], bool], words: str, *, only_on: frozenset[str] = frozenset()
+    holds: Callable[[RunInfo], bool],
+    words: str,
+    *,
+    unmet: Skip | None = None,
+    only_on: frozenset[str] = frozenset(),
 ) -> Condition:
+    unmet = unmet or Skip(reason=f"not {words}")
+    met = Skip(reason=words)
     return Condition(
-        lambda run: None if holds(run) else Skip(reason=f"not {words}"),
-        lambda run: Skip(reason=words) if holds(run) else None,
+        lambda run: None if holds(run) else unmet,
+        lambda run: met if holds(run) else None,
         only_on,
     )
 
 
-def _both(first: Skip | None, second: Skip | None, *, either: bool) -> Skip | None:
-    """Join two reasons; with `either` one of them is enough, and the stricter one counts."""
-    found = [skip for skip in (first, second) if skip]
-    if not found or (len(found) == 1 and not either):
+def _joined(enough: Callable[[Iterable[object]], bool], *given: Skip | None) -> Skip | None:
+    """Join reasons: `any` or `all` have to be there, and `any` or `all` of them hold back."""
+    if not enough(given):
         return None
-    held = [skip.holds for skip in found]
+    found = [skip for skip in given if skip]
     reason = " and ".join(skip.reason for skip in found)
-    return Skip(reason=reason, holds=any(held) if either else all(held))
+    return Skip(reason=reason, holds=enough(skip.holds for skip in found))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

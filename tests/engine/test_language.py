@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,25 @@ def file(python):
     }.items():
         assert re.search(rf"pipeline\.py:\d+: stage '{name}' raised", run.out)
         assert words in run.stage(name)["reason"]
+
+
+def test_command_that_leaves_no_marker_is_judged_like_any_other(project: Project) -> None:
+    """Without a `sh`, or with a `/tmp` of its own: its exit code and its words are shown."""
+    project.write("""
+@pipeline.stage
+def bare(python):
+    return Command(dag.container().with_new_file("/x", "y"), "true")
+
+@pipeline.stage
+def mounted(python):
+    return Command(python.with_mounted_temp("/tmp"), "date +%s%N; exit 7", shell=True)
+""")
+    runs = [project.run("--keep-going") for _ in range(2)]
+    assert [run.stage("mounted")["exit_code"] for run in runs] == [7, 7]
+    assert [run.stage("mounted")["cached"] for run in runs] == [False, False]
+    clocks = [re.findall(r"\| (\d{19})", run.out) for run in runs]
+    assert clocks[0] != clocks[1]
+    assert runs[0].stage("bare")["reason"].startswith("exit code")
 
 
 def test_container_and_async_stages_heed_their_deadlines_at_once(project: Project) -> None:
@@ -291,3 +311,29 @@ def test(python, postgres):
     assert re.search(
         r"1  test\s+test\s+\d+\.\d s\s+postgres:15-alpine, python:3.11-slim", after.out
     )
+
+
+def test_output_is_told_while_it_comes(project: Project) -> None:
+    """Lines of a stage and of its service are events before the stage has ended, secrets masked."""
+    project.write("""
+@pipeline.service
+def talker(python) -> Service:
+    line = "while true; do echo alive $SALT; sleep 0.2; done & python -m http.server 8000"
+    return Service(container=python, port=8000, args=["sh", "-c", line])
+
+@pipeline.stage(secrets={"key": Secret.env("KEY")})
+def slow(python, key, talker: Service) -> Command:
+    line = 'printf "%s\\n" "$KEY"; echo one; sleep 1; printf tw; sleep 1; echo o'
+    with_key = python.with_secret_variable("KEY", key)
+    return Command(with_key, line, shell=True, services=[talker])
+""")
+    run = project.run(KEY="hunter2-hunter2")
+    assert run.code == 0, run.out
+    lines = (project.folder / "reports/events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    told = [e for e in events if e["event"] == "output_written" and e["stage"] == "slow"]
+    assert "".join(e["text"] for e in told) == "***\none\ntwo\n"
+    (ended,) = [e["at_s"] for e in events if e["event"] == "stage_finished"]
+    assert told[0]["at_s"] < ended - 1
+    heard = [e["text"] for e in events if e["event"] == "output_written" and e["service"]]
+    assert any("alive" in text for text in heard)

@@ -110,7 +110,6 @@ def test_graph_is_drawn(small: Pipeline, capsys: pytest.CaptureFixture[str]) -> 
     [
         ("--only pusch", 2, "no stage is named 'pusch'; did you mean 'push'?"),
         ("--only push", 2, "'token', which has no value: set the environment variable"),
-        ("--json", 2, "--json goes with --list or --dry-run"),
         ("--rerun-failed", 2, "nothing ran here before"),
         ("--only=", 5, "no stage is selected"),
         ("--until=", 5, "no stage is selected"),

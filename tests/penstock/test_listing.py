@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from penstock import Pipeline, Secret
 from penstock.config import RunInfo
+from penstock.errors import UsageError
 from penstock.events import Event, StageStarted
 from penstock.model import Outcome, Result, Skip, Stage
 from penstock.plan import Plan
@@ -164,8 +165,25 @@ def test_only_functions_that_can_run_want_their_secrets() -> None:
 
 def test_conditions_of_stages_that_were_not_selected_are_not_asked() -> None:
     """They may ask git, which costs time."""
-    shown = plan(run=Unchanged(id="", root=NOWHERE, commit="", branch=""))
-    assert shown.skipped["push"] == "not on branch main"
+    pipeline = Pipeline("p")
+
+    @pipeline.stage(when=changed("app/**"))
+    def lint() -> None: ...
+
+    @pipeline.stage(when=changed("lib/**"))
+    def test() -> None: ...
+
+    asked: list[object] = []
+
+    class Asked(Unchanged):
+        def has_changed(self, patterns: object) -> bool:
+            asked.append(patterns)
+            return super().has_changed(patterns)
+
+    chosen = Selection(only=["lint"]).apply(pipeline.check())
+    run = Asked(id="", root=NOWHERE, commit="", branch="")
+    shown = Plan.make(pipeline, chosen, run, State(NOWHERE))
+    assert (shown.skipped, asked) == ({"lint": "nothing changed in app/**"}, [("app/**",)])
     assert plan(selection=Selection(only=["lint"])).skipped == {}
 
 
@@ -294,3 +312,33 @@ def test_expected_times_are_a_schedule_that_keeps_every_rule(
         ends[name] = start + stage.expected_s
     assert ends.keys() == stages.keys() - made.skipped.keys()
     assert made.expected_s == max(ends.values(), default=0.0)
+
+
+def test_explanation_gives_the_reasons_of_the_last_run(tmp_path: Path) -> None:
+    """For each stage that was asked for; one that was not part of the run says so."""
+    cached = {"name": "lint", "result": "success", "cached": True, "reason": "", "why": ["same"]}
+    failed = {"name": "test", "result": "failure", "cached": False, "reason": "exit code 1"}
+    run = {
+        "started_at": "2026-11-25T01:00:00+00:00",
+        "commit": "0123456789abcdef",
+        "stages": [cached, failed | {"why": ["file a.py changed", "variable B is new"]}],
+    }
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert listing.explain(tmp_path / "run.json", ["lint", "test", "push"]).splitlines() == [
+        "run of 2026-11-25T01:00:00+00:00, commit 0123456789ab",
+        "lint: PASSED (cached)",
+        "  same",
+        "test: FAILED (exit code 1)",
+        "  file a.py changed",
+        "  variable B is new",
+        "push: was not part of it",
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"stages": [1]}'])
+def test_without_a_record_there_is_nothing_to_explain(tmp_path: Path, text: str | None) -> None:
+    """A missing or broken one is the same, with the next step."""
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match="run the pipeline first"):
+        listing.explain(tmp_path / "run.json", ["a"])

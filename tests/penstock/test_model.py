@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from penstock import Command, Health, JUnit, Service, Source
+from penstock import Command, Coverage, Health, JUnit, Report, Service, Source
 from penstock.model import Outcome, Provider, Result
 from penstock.place import project_root
 
@@ -29,6 +29,19 @@ def service(**options: Any) -> Service:  # noqa: ANN401 - of the service
 def test_line_reaches_a_shell_only_when_asked(line: Any, shell: bool, argv: list[str]) -> None:  # noqa: ANN401 - both kinds
     """A string is split like a shell would, and given to one only by `shell=True`."""
     assert Command(BOX, line, shell=shell).argv == argv
+
+
+def test_last_word_may_be_empty() -> None:
+    """Only the program has to be something."""
+    assert Command(BOX, "test -z ''").argv == ["test", "-z", ""]
+
+
+def test_report_within_another_is_refused() -> None:
+    """Keeping the one would delete the other."""
+    reports = [Coverage("out/coverage.xml", html="html"), Report("html/index.html")]
+    with pytest.raises(ValueError, match=r"'html/index\.html' lies within the report 'html'"):
+        Command(BOX, "true", reports=reports)
+    Command(BOX, "true", reports=[Report("html"), Report("html2/x")])
 
 
 @pytest.mark.parametrize("line", ["", "  ", [], "''"])

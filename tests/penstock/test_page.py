@@ -34,7 +34,7 @@ from penstock.events import (
 )
 from penstock.evidence import FileCoverage, Finding, TestCase, TestResult
 from penstock.model import Artifact, Attempt, Outcome, Result, Skip, Stage
-from penstock.reports.literal import shown
+from penstock.reports.literal import literal
 from penstock.reports.page import PageReport, page, took
 from penstock.reports.view import RunView
 
@@ -175,6 +175,7 @@ def everything(text: str) -> Iterator[Event]:
         Result.FAILURE,
         reason=text,
         notes=(text,),
+        why=(text, text),
         findings=(finding,),
         output=text,
         artifacts=(Artifact("logs/a.txt", 1, text),),
@@ -202,8 +203,8 @@ def test_hostile_text_is_shown_literally(text: str) -> None:
     found = Seen(folded(everything(text)))
     sections = found.sections.keys() - {"artifacts"}  # where only a hash could be one
     assert len(sections) == 11
-    assert {name for name in sections if shown(text) not in found.sections[name]} <= {"graph"}
-    assert re.sub(r"\n", "", shown(text))[:25] in found.sections["graph"]
+    assert {name for name in sections if literal(text) not in found.sections[name]} <= {"graph"}
+    assert re.sub(r"\n", "", literal(text))[:25] in found.sections["graph"]
 
 
 def test_page_asks_for_nothing() -> None:
@@ -247,13 +248,13 @@ def test_artifact_is_a_link_to_a_file_beside_the_page(path: str, address: str | 
     assert [a["href"] for a in found.all("a") if a["href"][0] == "."][-1:] == [address][
         : address is not None
     ]
-    assert found["artifacts"].endswith(f"{shown(path)} lint 2.0 kB {'ab' * 32}")
+    assert found["artifacts"].endswith(f"{literal(path)} lint 2.0 kB {'ab' * 32}")
 
 
 def test_green_run_has_a_verdict_and_nothing_to_do() -> None:
     """What is not there has no heading."""
     found = seen(start(LINT), StageStarted(stage="lint"), ended("lint", Result.SUCCESS), end())
-    assert "service ✓ PASSED 4.0 s; 1 stage: 1 passed." in found[""]
+    assert "service ✓ PASSED All stages passed. 4.0 s; 1 stage: 1 passed." in found[""]
     assert set(found.sections) == {"", "graph", "timeline", "stages", "environment"}
 
 
@@ -280,7 +281,7 @@ def test_red_run_begins_with_what_to_do() -> None:
         ),
     )
     assert (
-        "✗ FAILED 75% < 80% threshold in te st. 4.0 s; 2 stages: 1 warning, 1 failed. Exit code 1."
+        "✗ FAILED PIPELINE STOPPED: te st (75% < 80% threshold). 4.0 s; 2 stages: 1 warning, 1 failed. Exit code 1."
         in found[""]
     )
     first, _, second = found["next"].partition("Lint with ruff")
@@ -372,13 +373,23 @@ def test_stage_tells_how_it_came_to_its_result() -> None:
         StageStarted(stage="test", at_s=1.0),
         StageRetried(stage="test", attempt=attempt, delay_s=0.1),
         OutputWritten(stage="test", text="all is well\n"),
-        ended("test", Result.SUCCESS, 2.0, notes=("8 passed",), artifacts=kept, exit_code=0),
+        ended(
+            "test",
+            Result.SUCCESS,
+            2.0,
+            notes=("8 passed",),
+            why=("a.py changed",),
+            artifacts=kept,
+            exit_code=0,
+        ),
         end(),
     )
     lint, _, test = found["stages"].partition("test ✓ PASSED")
     assert "✓ PASSED (cached)" in lint
     assert "Ran taken from the engine's cache, from 1.0 s to 1.0 s" in lint
-    assert "8 passed Ran executed, from 1.0 s to 2.0 s Needs lint Exit code 0" in test
+    assert (
+        "8 passed Ran executed, from 1.0 s to 2.0 s Why a.py changed Needs lint Exit code 0" in test
+    )
     assert "Attempts before the last one: ✗ ERROR registry silent, 2.0 s" in test
     assert test.endswith("all is well Whole output: logs/test.txt")
 
@@ -430,7 +441,7 @@ def test_tests_are_counted_failed_flaky_slow_and_skipped() -> None:
     assert found.endswith("off lint needs a GPU")
 
 
-def test_many_failing_tests_are_counted_where_they_are_not_shown() -> None:
+def test_many_failing_tests_are_counted_where_they_are_not_literal() -> None:
     """Nobody reads a thousand; nobody may think there were two hundred."""
     cases = tuple(TestCase(name=f"t{n}", result=TestResult.FAILED) for n in range(1_000))
     found = seen(start(LINT), TestsRead(stage="lint", cases=cases), end(Result.FAILURE))["tests"]
@@ -488,7 +499,8 @@ def test_run_without_an_end_has_a_page_too(events: list[Event]) -> None:
 def test_unknown_needs_and_rings_do_not_matter() -> None:
     """A record may have been cut, or made by anyone."""
     stages = (Stage(name="a", needs=("gone", "b")), Stage(name="b", needs=("a",)), LINT)
-    found = seen(start(*stages), ended("a", Result.SUCCESS), end())
+    begun = [StageStarted(stage=stage.name) for stage in stages]
+    found = seen(start(*stages), *begun, ended("a", Result.SUCCESS), end())
     assert "Needs gone, b" in found["stages"]
     assert "Lint with ruff" in found["graph"]
 

@@ -133,6 +133,7 @@ def test_record_that_a_crash_cut_short_is_played_as_far_as_it_goes(tmp_path: Pat
     again = replay(events)
     assert timeless(again) == timeless(events)
     assert isinstance(again[-1], RunFinished)
+    assert timeless(replay(events[:1])) == []
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"schema": "penstock.events/99"}'])
@@ -155,6 +156,30 @@ def test_record_without_a_beginning_is_refused(events: list[Event], message: str
     """Nothing can be played of it."""
     with pytest.raises(ValueError, match=message):
         replay(events)
+
+
+def test_run_that_was_stopped_before_it_began_is_played_so() -> None:
+    """Nothing starts in the replay either."""
+    started = record(Play(parse("a; z(always): a")))[0]
+    stop = RunStopped(result=Result.CANCELLATION, reason="interrupted", teardown_s=5.0)
+    kinds = [type(event) for event in replay([started, stop])]
+    assert kinds == [RunStopped, StageFinished, StageFinished, RunFinished]
+
+
+def test_time_of_teardown_is_that_of_the_record() -> None:
+    """What began too late for the run to start more is too late in the replay."""
+    started = record(Play(parse("a; y(always): a; z(always): y")))[0]
+    passed, cut = Outcome(result=Result.SUCCESS), Outcome(result=Result.CANCELLATION)
+    stop = RunStopped(result=Result.CANCELLATION, reason="interrupted", teardown_s=5.0, at_s=1.0)
+    events = [
+        StageStarted(stage="a"),
+        stop,
+        StageFinished(stage="a", outcome=cut, at_s=2.0),
+        StageStarted(stage="y", at_s=2.0),
+        StageFinished(stage="y", outcome=passed, at_s=6.0),
+    ]
+    again = replay([started, *events])
+    assert [event.stage for event in again if isinstance(event, StageStarted)] == ["a", "y"]
 
 
 def test_record_that_cannot_be_is_refused() -> None:

@@ -118,12 +118,13 @@ def shown(events: list[Event], encoding: str = "utf-8") -> list[str]:
 def test_green_run_reads_as_promised() -> None:
     """The words on screen are those of the design."""
     assert shown(GREEN) == [
+        "Lint with ruff: started",
         "Lint with ruff .......................... PASSED (cached) ✓   0.3 s",
         "postgres: started, health check passed ✓  0.9 s      Create database schema ... DONE",
         "Run pytest with coverage ................ PASSED ✓   3.0 s",
         "  8 passed, coverage 85% >= 80% threshold",
         "Build the image ......................... PASSED ✓   1.1 s",
-        "All stages passed ✓   4.9 s   report: reports/run.json",
+        "All stages passed ✓   4.9 s   report: reports/index.html",
     ]
 
 
@@ -142,7 +143,7 @@ def test_red_run_tells_what_failed_last() -> None:
         "  | F401 unused",
         "  app/main.py:3: unused",
         "",
-        "PIPELINE STOPPED ✗   2.0 s   report: reports/run.json",
+        "PIPELINE STOPPED ✗   2.0 s   report: reports/index.html",
         "reproduce: python ci/main.py --only lint",
     ]
 
@@ -163,7 +164,7 @@ def test_interrupted_run_says_so_at_once_and_at_the_end() -> None:
         "",
         "Lint with ruff: WARNING (FAILED, which is allowed: exit code 1)",
         "",
-        "PIPELINE STOPPED ✗ (interrupted by SIGINT)   2.0 s   report: reports/run.json",
+        "PIPELINE STOPPED ✗ (interrupted by SIGINT)   2.0 s   report: reports/index.html",
     ]
 
 
@@ -234,7 +235,7 @@ def test_passed_run_tells_what_did_not(endings: str, warnings: str, words: str) 
         ],
         dataclasses.replace(finished(Result.SUCCESS, 0), warnings=tuple(warnings.split())),
     ]
-    assert shown(events)[-1] == f"{words}   2.0 s   report: reports/run.json"
+    assert shown(events)[-1] == f"{words}   2.0 s   report: reports/index.html"
 
 
 def test_run_without_anything_required_is_not_green() -> None:
@@ -251,7 +252,7 @@ def test_stage_at_fault_comes_first_and_long_lists_are_cut() -> None:
     many = Outcome(
         result=Result.FAILURE,
         reason="boom\nmore of it",
-        findings=tuple(Finding(file="a.py", line=n, message="bad") for n in range(1, 13)),
+        findings=tuple(Finding(file="a.py", line=n, message="bad") for n in range(1, 23)),
     )
     events = [
         START,
@@ -261,8 +262,8 @@ def test_stage_at_fault_comes_first_and_long_lists_are_cut() -> None:
     ]
     lines = shown(events)
     assert lines[3] == "Run pytest with coverage: FAILED (boom)"
-    assert lines[14:19] == [
-        "  and 2 more: reports/run.json",
+    assert lines[24:29] == [
+        "  and 2 more: reports/index.html",
         "",
         "Lint with ruff: ERROR (no host)",
         "  | hm",
@@ -309,7 +310,7 @@ def test_full_disk_ends_the_output_with_a_warning(
 def test_terminal_without_unicode_gets_words_only() -> None:
     """An ASCII terminal shows no broken marks."""
     lines = shown(GREEN, "ascii")
-    assert lines[-1] == "All stages passed   4.9 s   report: reports/run.json"
+    assert lines[-1] == "All stages passed   4.9 s   report: reports/index.html"
 
 
 def test_any_stream_will_do() -> None:
@@ -338,7 +339,9 @@ def test_record_holds_the_run(tmp_path: Path) -> None:
         record(event)
     run = json.loads((tmp_path / "run.json").read_text())
     assert (run["schema"], run["result"], run["exit_code"]) == ("penstock.run/1", "success", 0)
-    assert run["services"] == [{"name": "postgres", "result": "success", "ready_s": 0.9}]
+    assert run["services"] == [
+        {"name": "postgres", "result": "success", "ready_s": 0.9, "reason": ""}
+    ]
     test = run["stages"][1]
     assert test["artifacts"][0] == {"path": "coverage.xml", "size_bytes": 10, "sha256": ""}
     assert {"name", "result", "reason", "duration_s", "artifacts"} <= set(test)

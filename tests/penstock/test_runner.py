@@ -22,6 +22,7 @@ from penstock.events import (
 )
 from penstock.model import Outcome, Result, Skip, Stage
 from penstock.runner import Runner, Verdict, backoff_s, verdict, warnings
+from penstock.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -187,6 +188,7 @@ TABLE = [
     ("a(idle gate); b: a; c", "", "", "a=skip b=skip c=pass", 0),
     ("a(off); b: a; c: b; d", "", "", "a=skip b=skip c=skip d=pass", 0),
     ("a(off); b(off)", "", "", "a=skip b=skip", 5),
+    ("a(off); b(idle): a; c: b; d", "", "", "a=skip b=skip c=skip d=pass", 0),
     # Teardown stages.
     ("a; z(always): a", "", "", "a=pass z=pass", 0),
     ("a; z(always): a", "a=fail", "", "a=fail z=pass", 1),
@@ -280,7 +282,7 @@ async def test_skip_and_cancel_name_the_root_cause() -> None:
 
 async def test_failure_stops_the_run_once() -> None:
     """The record has one stop, which names the first failure and sets no exit code of its own."""
-    play = Play(parse(PAIR), {"a": "fail", "b": "fail"})
+    play = Play(parse(f"{PAIR}; z(always): a"), {"a": "fail", "b": "fail", "z": "fail"})
     await play.run()
     stops = [event for event in play.log if isinstance(event, RunStopped)]
     assert stops == [RunStopped(result=Result.FAILURE, reason="because a failed", root="a")]
@@ -480,6 +482,35 @@ async def test_stop_before_the_run_starts_nothing() -> None:
     assert play.started() == []
 
 
+async def test_stage_that_was_stopped_before_its_first_step_does_no_work() -> None:
+    """Its start was announced, and nothing is executed any more."""
+    executed: list[str] = []
+
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+        del needed
+        executed.append(stage.name)
+        return Outcome(result=Result.SUCCESS)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StageStarted):
+            runner.stop(Result.CANCELLATION, "interrupted", exit_code=130)
+
+    runner = Runner(parse("a").values(), execute, emit=interrupt)
+    assert (results(await runner.run()), executed) == ({"a": "cancel"}, [])
+
+
+async def test_teardown_does_not_wait_for_what_still_has_time() -> None:
+    """What a stop set free starts at once, beside a stage that uses its grace."""
+    play = Play(parse("a(lock); b(lock); z(always): b"), turns={"a": SLOW})
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(play.run)
+        while not play.running:
+            await anyio.lowlevel.checkpoint()
+        play.runner.stop(Result.CANCELLATION, "interrupted", grace_s=5.0, teardown_s=5.0)
+    ended = [event.stage for event in play.log if isinstance(event, StageFinished)]
+    assert ended == ["b", "z", "a"]
+
+
 async def test_lost_engine_is_an_error_of_what_ran_and_skips_the_rest() -> None:
     """What ran when the engine died is no failure of the author's, and no teardown can run."""
 
@@ -602,6 +633,22 @@ async def test_stop_does_not_lengthen_the_deadline_of_teardown(
     monkeypatch.setattr("penstock.runner.GRACE_S", 0.01)
     play = Play(parse("a; z(always short)"), {"a": "fail"}, {"a": 5, "z": ENDLESS})
     assert results(await play.run()) == expected("a=fail z=timeout")
+
+
+async def test_deadline_behind_a_failure_leaves_time_for_teardown_too() -> None:
+    """Else teardown would have the less the later the run failed."""
+    now_s = 0.0
+    scheduler = Scheduler(
+        parse("a; y(always): a; z(always): y").values(), emit=lambda _: None, clock=lambda: now_s
+    )
+    scheduler.ends_at = 10.0
+    scheduler.begin()
+    scheduler.end("a", Outcome(result=Result.FAILURE))
+    now_s = 10.0
+    scheduler.stop(RunStopped(result=Result.TIMEOUT, reason="late", teardown_s=60.0))
+    scheduler.end("y", Outcome(result=Result.SUCCESS))
+    assert scheduler.running == {"z"}
+    assert scheduler.ends_at == 70.0
 
 
 async def test_run_past_its_deadline_says_what_is_left() -> None:

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import logging
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, NoReturn, TextIO
+import threading
+import time
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
+from rich.cells import cell_len
 from rich.text import Text
 
 from penstock.events import (
     Event,
+    OutputWritten,
     RunFinished,
-    RunStarted,
     RunStopped,
     ServiceFailed,
     ServicePrepared,
     ServiceStarted,
     StageFinished,
     StageRetried,
-    StagesAdded,
+    StageStarted,
     Warned,
 )
 from penstock.model import Outcome, Result
+from penstock.reports.terminal import (
+    Terminal,
+    abandon,
+    is_colored,
+    is_watched,
+)
+from penstock.reports.view import RunView
 
 if TYPE_CHECKING:
-    from penstock.model import Stage
+    from collections.abc import Callable, Mapping
+    from typing import TextIO
+
+    from penstock.reports.live import Region, Rows
+    from penstock.reports.terminal import Color
+    from penstock.reports.view import StageView
 
 logger = logging.getLogger(__name__)
 
 LEADER_WIDTH = 42
-MOST_FINDINGS = 10
+MOST_FINDINGS = 20
+QUIET_S = 30.0  # without a terminal, a stage that printed nothing for so long is said to run
+LAST_LINE_CELLS = 80  # of its output that are shown then
+LIVE_TICK_S, PLAIN_TICK_S = 0.125, 1.0
 STYLES = {
     Result.SUCCESS: "green",
     Result.FAILURE: "bold red",
@@ -43,107 +58,232 @@ STYLES = {
     Result.CANCELLATION: "yellow",
     Result.SKIP: "yellow",
 }
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> NoReturn:
-        """Leave it to whoever prints; rich itself would end the process."""
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+UNMARKED = {Result.SKIP, Result.CANCELLATION}  # they stopped nothing and took no time
 
 
 class ConsoleReport:
     """Writes a run for people, as long as they read it.
 
+    As a context manager it also tells what goes on between two events: on a terminal, what runs
+    and waits stands below the lines that stay; elsewhere long silence is broken now and then.
+
     Args:
-        stream: Where to; colours, width and encoding follow what it can do.
+        stream: Where to; width and encoding follow what it can do.
+        verbosity: -1 for failures and the verdict only, 1 for the output of every stage too.
+        color: `auto`, `always` or `never`.
+        environ: `NO_COLOR`, `FORCE_COLOR`, `TERM` and `CI` are heeded.
+        live: Whether lines are drawn again; by default on a terminal, unless `CI` is set.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        verbosity: int = 0,
+        color: Color = "auto",
+        environ: Mapping[str, str] = os.environ,
+        live: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         stream = stream or sys.stdout
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-        self._console = _Console(file=stream, highlight=False, soft_wrap=True, emoji=False)
-        unicode = (getattr(stream, "encoding", None) or "ascii").lower().startswith("utf")
-        self._yes, self._no = (" ✓", " ✗") if unicode else ("", "")
-        self._plans: dict[str, Stage] = {}
-        self._outcomes: dict[str, Outcome] = {}
-        self._prepared: dict[str, str] = {}
-        self._reproduce = ""
+        is_terminal = stream.isatty()
+        if live is None:
+            live = is_watched(environ, is_terminal=is_terminal) and verbosity >= 0
+        colored = is_colored(color, environ, is_terminal=is_terminal)
+        self._terminal = Terminal(stream, colored=colored, live=live, environ=environ)
+        self._is_live, self._is_bounded = live, is_terminal or live
+        self._verbosity = verbosity
+        self._yes, self._no = self._terminal.yes, self._terminal.no
+        self._clock = clock
+        self._heard_at = clock()
+        self._view = RunView()
+        self._told_s: dict[str, float] = {}  # when a stage was last heard of
         self._lost = ""
+        self._pending: list[Text] = []
+        self._live: tuple[Region, Rows] | None = None
+        self._lock = threading.RLock()
+        self._done = threading.Event()
+        self._ticker = threading.Thread(target=self._tick_on, name="console", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to tell what goes on between two events."""
+        if self._is_live:
+            from penstock.reports.live import Region, Rows
+
+            rows = Rows(self._view, self._terminal)
+            self._live = Region(rows, self._terminal), rows
+            self._live[0].start()
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal as it was, with every line that was to stay."""
+        self._done.set()
+        self._ticker.join()
+        with self._lock:
+            self._safely(self._end_live)
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        try:
-            self._show(event)
-        except OSError as error:
-            self._fall_silent(error)
+        with self._lock:
+            self._heard_at = self._clock()
+            self._view(event)
+            self._safely(lambda: self._take(event))
 
-    def _fall_silent(self, error: OSError) -> None:
-        """Drop the output from here on: its reader has gone or its disk is full, the run goes on."""
-        self._console.quiet = True
-        # What is still buffered would fail once more when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._console.file.fileno())
-        if not isinstance(error, BrokenPipeError):
-            logger.warning("WARNING: cannot print any more (%s); the run goes on", error.strerror)
+    def tick(self) -> None:
+        """Tell what goes on; called over and over again."""
+        with self._lock:
+            try:
+                self._safely(self._draw if self._live else self._remind)
+            except Exception:
+                logger.exception("the live view failed; the run goes on without it")
+                self._is_live = False
+                self._safely(self._end_live)
+
+    def _tick_on(self) -> None:
+        while not self._done.wait(LIVE_TICK_S if self._live else PLAIN_TICK_S):
+            self.tick()
+
+    def _safely(self, show: Callable[[], None]) -> None:
+        """Show something, as long as that is possible."""
+        try:
+            show()
+        except OSError as error:
+            self._terminal.quiet = True
+            self._end_live()  # first: a warning may take the way through the rows
+            abandon(self._terminal.file, error)
+
+    def _take(self, event: Event) -> None:
+        self._show(event)
+        if not self._live:
+            self._flush()
+
+    def _flush(self) -> None:
+        lines, self._pending = self._pending, []
+        if lines:
+            self._terminal.print(Text("\n").join(lines))
+
+    @property
+    def _now_s(self) -> float:
+        return self._view.now_s + self._clock() - self._heard_at
+
+    def _draw(self) -> None:
+        if self._live:
+            region, rows = self._live
+            width, height = self._terminal.size
+            rows.draw(self._now_s, width, height)
+            if self._pending:
+                self._flush()  # which draws the rows again
+            else:
+                region.refresh()
+
+    def _end_live(self) -> None:
+        live, self._live = self._live, None
+        if live:
+            live[0].stop()
+        self._flush()
+
+    def _remind(self) -> None:
+        if self._verbosity < 0:
+            return
+        now_s = self._now_s
+        for name, view in self._view.stages.items():
+            if view.is_running and now_s - self._told_s.get(name, 0.0) >= QUIET_S:
+                self._told_s[name] = now_s
+                words = f"{_title(view)}: still running, {now_s - (view.started_s or 0.0):.0f} s"
+                said = view.activity or view.output.last_line
+                self._line(words, f"  {self._terminal.glimpse(said, LAST_LINE_CELLS)}".rstrip())
+        self._flush()
 
     def _show(self, event: Event) -> None:
         match event:
-            case RunStarted():
-                self._plans = {plan.name: plan for plan in event.stages}
-                self._reproduce = event.reproduce
+            case OutputWritten() if event.stage and self._verbosity > 0:
+                self._told_s[event.stage] = event.at_s
+                self._output(event.stage, event.text)
             case ServicePrepared() | ServiceStarted() | ServiceFailed():
                 self._service(event)
-            case StagesAdded():
-                self._plans |= {stage.name: stage for stage in event.stages}
-            case StageRetried():
-                title = self._plans[event.stage].title
-                words = f"trying again in {event.delay_s:.1f} s ({event.attempt.reason})"
-                self._line(f"{title}: {words}", "", "yellow")
+            case StageStarted() | StageRetried() | StageFinished():
+                if view := self._view.stages.get(event.stage):
+                    self._told_s[event.stage] = event.at_s
+                    self._stage(view, event)
             case RunStopped():
                 self._stop(event)
-            case StageFinished():
-                self._outcomes[event.stage] = event.outcome
-                self._stage(self._plans[event.stage].title, event.outcome)
             case Warned():
-                self._line(f"WARNING: {event.message}", "", "yellow")
+                self._line(f"WARNING: {event.message}", style="yellow")
             case RunFinished():
+                self._end_live()
                 self._summary(event)
+
+    def _line(self, text: str, *rest: str, style: str = "") -> None:
+        """Keep a line; of the rest, what has no place in the terminal's width goes below it."""
+        line = Text().append(self._terminal.printable(text), style)
+        size = line.cell_len
+        for part in map(self._terminal.printable, rest):
+            fits = not self._is_bounded or size + cell_len(part) <= self._terminal.width
+            shown = part if fits else f"\n  {part.strip()}"
+            size = cell_len(shown) + (size if fits else 0)
+            line.append(shown, "dim")
+        self._pending.append(line)
+
+    def _output(self, source: str, text: str) -> None:
+        prefix = f"{source} | "
+        for line in text.splitlines():
+            self._line(prefix + line)
 
     def _service(self, event: ServicePrepared | ServiceStarted | ServiceFailed) -> None:
         match event:
-            case ServicePrepared() if event.what != "image":
-                self._prepared[event.service] = f"      {event.what} ... DONE"
-            case ServiceStarted():
+            case ServiceStarted() if self._verbosity >= 0:
+                made = [w for w, _ in self._view.services[event.service].prepared if w != "image"]
+                prepared = [f"      {words} ... DONE" for words in made[-1:]]
                 what = f"{event.service}: started, health check passed{self._yes}"
-                prepared = self._prepared.get(event.service, "")
-                self._line(what, f"  {event.duration_s:.1f} s{prepared}", "green")
+                self._line(what, f"  {event.duration_s:.1f} s", *prepared, style="green")
             case ServiceFailed():
-                self._line(f"{event.service}: {event.what} ... FAILED{self._no}", "", "bold red")
-                self._line(f"  {event.reason}")
+                self._line(f"{event.service}: {event.what} ... FAILED{self._no}", style="bold red")
+                for line in event.reason.splitlines():
+                    self._line(f"  {line}")
 
     def _stop(self, event: RunStopped) -> None:
         """Say what stops the run from outside; a gate that failed has its own line."""
         match event.result:
             case Result.CANCELLATION:
-                self._line(f"Stopping: {event.reason}; once more ends it at once", "", "yellow")
+                self._line(f"Stopping: {event.reason}; once more ends it at once", style="yellow")
             case Result.TIMEOUT:
-                self._line(f"Stopping: {event.reason.removeprefix('because ')}", "", "yellow")
+                self._line(f"Stopping: {event.reason.removeprefix('because ')}", style="yellow")
             case Result.ERROR:
                 self._lost = event.reason
 
-    def _line(self, text: str, rest: str = "", style: str = "") -> None:
-        self._console.print(Text(text, style=style) + Text(rest, style="dim" if rest else ""))
+    def _stage(self, view: StageView, event: StageStarted | StageRetried | StageFinished) -> None:
+        if self._verbosity < 0:
+            return
+        match event:
+            case StageStarted() if not self._is_live:
+                self._line(f"{_title(view)}: started", style="dim")
+            case StageRetried():
+                words = f"trying again in {event.delay_s:.1f} s ({event.attempt.reason})"
+                self._line(f"{_title(view)}: {words}", style="yellow")
+            case StageFinished():
+                self._result(_title(view), event.outcome)
+                for note in event.outcome.notes:
+                    self._line(f"  {note}")
 
-    def _stage(self, title: str, outcome: Outcome) -> None:
-        line = Text(f"{title} ".ljust(LEADER_WIDTH - 1, ".") + " ")
-        if outcome.result is Result.SKIP or outcome.result is Result.CANCELLATION:
-            line = Text(f"{title}: ")
-        line.append(self._word(outcome, self._no), _style(outcome))
-        if outcome.result not in {Result.SKIP, Result.CANCELLATION}:
-            line.append(f"  {outcome.duration_s:4.1f} s", "dim")
-        self._console.print(line)
-        for note in outcome.notes:
-            self._line(f"  {note}")
+    def _result(self, title: str, outcome: Outcome) -> None:
+        title = self._terminal.printable(title)
+        word = self._terminal.printable(self._word(outcome, self._no))
+        took = "" if outcome.result in UNMARKED else f"  {outcome.duration_s:4.1f} s"
+        line = Text(self._led(title, word + took, dotted=outcome.result not in UNMARKED))
+        self._pending.append(line.append(word, _style(outcome)).append(took, "dim"))
+
+    def _led(self, title: str, rest: str, *, dotted: bool) -> str:
+        """Return the title and what leads to the rest: a line feed where both are too wide."""
+        title = title if dotted else f"{title}:"
+        size, leader = cell_len(title), LEADER_WIDTH
+        if self._is_bounded:
+            leader = min(leader, self._terminal.width - cell_len(rest))
+            if leader <= size:
+                return f"{title}\n  "
+        dots = leader - size - 2 if dotted else 0
+        return f"{title} {'.' * dots} " if dots > 0 else f"{title} "
 
     def _word(self, outcome: Outcome, mark: str = "") -> str:
         """Return the result and its reason; a result that stopped something bears the mark."""
@@ -155,45 +295,50 @@ class ConsoleReport:
             return f"WARNING ({word}, which is allowed{reason and ': '}{reason})"
         if outcome.result is Result.SUCCESS:
             return f"{word} (cached){self._yes}" if outcome.cached else f"{word}{self._yes}"
-        if outcome.result is Result.SKIP or outcome.result is Result.CANCELLATION:
+        if outcome.result in UNMARKED:
             mark = ""
         return f"{word}{mark} ({reason})" if reason else f"{word}{mark}"
 
     def _summary(self, event: RunFinished) -> None:
-        broken = {Result.FAILURE, Result.ERROR, Result.TIMEOUT}
-        found = {n: o for n, o in self._outcomes.items() if o.result in broken}
-        # The stage at fault comes first, whatever else went wrong after it.
-        failed = sorted(found, key=lambda name: (found[name].allowed, name != event.root))
-        for name in failed:
-            self._failure(name, found[name])
-        took = f"   {event.duration_s:.1f} s   report: reports/run.json"
+        failed = self._view.failed
+        for view in failed:
+            if view.outcome:
+                self._failure(_title(view), view.outcome)
+        took = f"   {event.duration_s:.1f} s", "   report: reports/index.html"
         if event.result is Result.SUCCESS:
-            self._line(f"{self._passed(event)}{self._yes}", took, "bold green")
+            self._line(f"{self._passed(event)}{self._yes}", *took, style="bold green")
             return
         self._line("")
         # What a stage is to blame for stands with that stage.
         reason = "" if event.root or not event.reason else f" ({event.reason})"
-        self._line(f"PIPELINE STOPPED{self._no}{reason}", took, "bold red")
-        for name in [name for name in failed if not found[name].allowed][:1]:
-            self._line(f"reproduce: {self._reproduce} --only {shlex.quote(name)}")
+        self._line(f"PIPELINE STOPPED{self._no}{reason}", *took, style="bold red")
+        at_fault = [v.stage.name for v in failed if v.outcome and not v.outcome.allowed]
+        if at_fault and self._view.started:
+            reproduce = self._view.started.reproduce
+            self._line(f"reproduce: {reproduce} --only {shlex.quote(at_fault[0])}")
 
     def _passed(self, event: RunFinished) -> str:
         if event.warnings:
             return f"Passed with warnings: {', '.join(event.warnings)} failed, which is allowed"
-        if skipped := sum(o.result is Result.SKIP for o in self._outcomes.values()):
-            ran = len(self._outcomes) - skipped
-            return f"All {ran} stages that ran passed, {skipped} skipped"
+        outcomes = [view.outcome for view in self._view.stages.values() if view.outcome]
+        if skipped := sum(outcome.result is Result.SKIP for outcome in outcomes):
+            return f"All {len(outcomes) - skipped} stages that ran passed, {skipped} skipped"
         return "All stages passed"
 
-    def _failure(self, name: str, outcome: Outcome) -> None:
+    def _failure(self, title: str, outcome: Outcome) -> None:
         self._line("")
-        self._line(f"{self._plans[name].title}: {self._word(outcome)}", "", _style(outcome))
+        self._line(f"{title}: {self._word(outcome)}", style=_style(outcome))
         for line in outcome.output.splitlines():
             self._line(f"  | {line}")
-        for finding in outcome.findings[:MOST_FINDINGS]:
-            self._line(f"  {finding}", "", "red")
-        if (more := len(outcome.findings) - MOST_FINDINGS) > 0:
-            self._line(f"  and {more} more: reports/run.json", "", "red")
+        findings = sorted(outcome.findings, key=lambda finding: not finding.is_error)
+        for finding in findings[:MOST_FINDINGS]:
+            self._line(f"  {finding}", style="red" if finding.is_error else "yellow")
+        if (more := len(findings) - MOST_FINDINGS) > 0:
+            self._line(f"  and {more} more: reports/index.html", style="red")
+
+
+def _title(view: StageView) -> str:
+    return view.stage.title or view.stage.name
 
 
 def _style(outcome: Outcome) -> str:

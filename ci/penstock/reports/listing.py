@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from penstock.errors import UsageError
+from penstock.model import Result
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from penstock.model import Stage
     from penstock.pipeline import Definition
@@ -46,6 +50,39 @@ def dry_run(plan: Plan, *, as_json: bool) -> str:
     if entries:
         lines.append(_time(plan.expected_s, unknown, len(entries)))
     return "\n".join(lines)
+
+
+def explain(record: Path, names: Sequence[str]) -> str:
+    """Return why stages ran in the last run or came from the cache: `--explain`.
+
+    Args:
+        record: That run's `run.json`.
+        names: Of the stages.
+
+    Raises:
+        UsageError: When there is no such record.
+    """
+    try:
+        run = json.loads(record.read_text(encoding="utf-8"))
+        ran = {stage["name"]: stage for stage in run["stages"]}
+        head = f"run of {run['started_at']}, commit {run['commit'][:12]}"
+        return "\n".join(
+            [head, *(line for name in names for line in _reasons(name, ran.get(name)))]
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"no run to explain: {record} cannot be read; run the pipeline first"
+        raise UsageError(message) from error
+
+
+def _reasons(name: str, ran: Mapping[str, Any] | None) -> Iterator[str]:
+    if ran is None or "result" not in ran:
+        yield f"{name}: was not part of it"
+        return
+    words = [Result(ran["result"]).label]
+    words += ["(cached)"] if ran["cached"] else []
+    words += [f"({ran['reason']})"] if ran["reason"] else []
+    yield f"{name}: {' '.join(words)}"
+    yield from (f"  {reason}" for reason in ran.get("why", ()))
 
 
 def _entry(plan: Plan, stage: Stage, definition: Definition) -> dict[str, Any]:

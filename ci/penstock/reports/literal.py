@@ -1,80 +1,34 @@
-"""Untrusted text in HTML: all of it can be read, none of it acts, and there is never too much."""
+"""Untrusted text as what it is: nothing in it commands a terminal, turns a line or hides."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+import unicodedata
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
+# Colours, cursor movements, titles, links; no two parts of it match the same character.
+ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)")
+_RETURN = re.compile(r"\r+\n?")  # also what draws progress over itself
+_SUSPECT = re.compile(r"[^ -~\n\t]")
 
-MOST_CHARACTERS, FEW_CHARACTERS = 1_000, 40  # of one string, before and after there were too many
 
+def literal(text: str) -> str:
+    r"""Return a text without colours, with line feeds only, and whatever else acts spelled out.
 
-class Words:
-    """Makes each string that a template prints literal, and short once there were too many.
-
-    Args:
-        most: Bytes after which there were; the template's own markup does not count.
+    Example:
+        >>> literal("\x1b[31mred\x1b[0m \u202e\x00\r\n")
+        'red \\u202e\\x00\n'
     """
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-
-    def __call__(self, value: object) -> object:
-        """Take what is about to be escaped and printed; markup and numbers stay as they are."""
-        if isinstance(value, (int, float)) or hasattr(value, "__html__"):
-            return value
-        most = MOST_CHARACTERS if self._left > 0 else FEW_CHARACTERS
-        text = shown(str(value)[: most + 1])
-        text = text if len(text) <= most else f"{text[: most - 1]}\u2026"
-        self._left -= _bytes(text)
-        return text
+    return _SUSPECT.sub(_spelled, _RETURN.sub("\n", ANSI.sub("", text)))
 
 
-# What is not seen, or changes how the text around it is seen: control characters but tab and line
-# feed, marks of direction, zero widths, line separators, tags, and halves of a character.
-_UNSEEN = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
+def one_line(text: str, most: int = 500) -> str:
+    """Return the same for a text that has to be short and stand in one line."""
+    words = " ".join(literal(text[: 2 * most]).split())
+    return words if len(words) <= most else f"{words[: most - 1]}\u2026"
 
 
-def shown(text: str) -> str:
-    """Return a text in which nothing is invisible: the rest is spelt as Python does it."""
-    return _UNSEEN.sub(_spelt, re.sub("\r+\n", "\n", text))
-
-
-def _spelt(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
-
-
-def _bytes(text: str) -> int:
-    from markupsafe import escape
-
-    return len(escape(text).encode())
-
-
-class Excerpt(NamedTuple):
-    """The end of a text.
-
-    Attributes:
-        text: For HTML.
-        left_out: Characters before it.
-    """
-
-    text: Markup
-    left_out: int
-
-
-def excerpt(text: str, most: int, *, left_out: int = 0) -> Excerpt:
-    """Return the end of a text that takes so many bytes of the page at most, in whole lines."""
-    from markupsafe import escape
-
-    kept = text[-most:]
-    while (size := _bytes(shown(kept))) > most:
-        # Marks and quotes are not spread evenly, so one cut may not do.
-        kept = kept[len(kept) - len(kept) * most * 9 // (size * 10) :]
-    if len(kept) < len(text):
-        kept = kept.partition("\n")[2] or kept
-    return Excerpt(escape(shown(kept)), left_out + len(text) - len(kept))
+def _spelled(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode()

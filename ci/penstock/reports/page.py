@@ -24,7 +24,7 @@ from penstock.evidence import TestResult
 from penstock.graph import Graph
 from penstock.model import Result
 from penstock.reports.drawing import BOX_HEIGHT, BOX_WIDTH, MARGIN, curve, places_of
-from penstock.reports.literal import MOST_CHARACTERS, Excerpt, Words, excerpt
+from penstock.reports.markup import MOST_CHARACTERS, Excerpt, Words, excerpt
 from penstock.reports.reading import counted
 from penstock.reports.view import RunView
 from penstock.state import write_whole
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+FILE = "index.html"
 HERE = Path(__file__).parent
 MOST_TEXT = 64_000  # bytes of the page, for one output
 # Bytes of the page that all outputs of a kind share, so that 200 stages make no 100 MB.
@@ -62,7 +63,7 @@ class PageReport:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "index.html"
+        self._path = folder / FILE
         self._view = RunView()
 
     def __call__(self, event: Event) -> None:
@@ -213,9 +214,10 @@ class _Run:
     @functools.cached_property
     def _graph(self) -> Graph:
         known = self.view.stages
-        return Graph(
-            {n: [need for need in v.stage.needs if need in known] for n, v in known.items()}
-        )
+        needs = {n: [need for need in v.stage.needs if need in known] for n, v in known.items()}
+        graph = Graph(needs)
+        # A record may have been made by anyone.
+        return Graph(dict.fromkeys(known, ())) if graph.cycle() else graph
 
     @functools.cached_property
     def _places(self) -> dict[str, tuple[int, int]]:

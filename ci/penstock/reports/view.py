@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -103,6 +104,23 @@ class StageView:
     failed_before: list[TestCase] = field(default_factory=list)
     coverage: CoverageRead | None = None
     files: list[FileCoverage] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.stage.title or self.stage.name
+
+    @property
+    def word(self) -> str:
+        """Its result and the reason for it, in words: `FAILED (exit code 1)`."""
+        if self.outcome is None:
+            return "RUNNING" if self.is_running else "WAITING"
+        word, reason = self.outcome.result.label, self.outcome.reason.partition("\n")[0]
+        if self.outcome.allowed:
+            return f"WARNING ({word}, which is allowed{reason and ': '}{reason})"
+        if self.outcome.cached and self.outcome.passed:
+            return f"{word} (cached)"
+        return f"{word} ({reason})" if reason else word
 
     @property
     def is_running(self) -> bool:
@@ -227,6 +245,32 @@ class RunView:
                 view.stopped_at_s = event.at_s
 
     @property
+    def verdict(self) -> str:
+        """How it ended, in words."""
+        if self.finished is None:
+            return "The run has not ended"
+        if self.finished.result is not Result.SUCCESS:
+            # What a stage is to blame for stands with that stage.
+            reason = "" if self.finished.root else self.finished.reason
+            return f"PIPELINE STOPPED ({reason})" if reason else "PIPELINE STOPPED"
+        if self.finished.warnings:
+            return f"Passed with warnings: {', '.join(self.finished.warnings)} failed, which is allowed"
+        outcomes = [view.outcome for view in self.stages.values() if view.outcome]
+        if skipped := sum(outcome.result is Result.SKIP for outcome in outcomes):
+            return f"All {len(outcomes) - skipped} stages that ran passed, {skipped} skipped"
+        return "All stages passed"
+
+    @property
+    def reproduce(self) -> str:
+        """The command that shows the failure again; empty when no stage is to blame."""
+        names = [v.stage.name for v in self.failed if v.outcome and not v.outcome.allowed]
+        return (
+            f"{self.started.reproduce} --only {shlex.quote(names[0])}"
+            if self.started and names
+            else ""
+        )
+
+    @property
     def failed(self) -> list[StageView]:
         """The stages that went wrong, the one at fault first, allowed failures last."""
         root = self.finished.root if self.finished else ""
@@ -244,7 +288,7 @@ class RunView:
         while candidates:
             last = max(candidates, key=lambda v: v.ended_s if v.ended_s is not None else self.now_s)
             path.append(last.stage.name)
-            candidates = self._before(last)
+            candidates = [v for v in self._before(last) if v.stage.name not in path]
         return path[::-1]
 
     def _before(self, view: StageView) -> list[StageView]:

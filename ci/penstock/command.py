@@ -1,0 +1,241 @@
+"""Runs the command of a stage: cached or not, its services, its reports, its verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from penstock.export import export, forget
+from penstock.model import Artifact, Command, Outcome, Result, Stage
+from penstock.reports.reading import read
+from penstock.services import ServicePool, bind
+from penstock.state import Passed, State, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import dagger
+
+    from penstock.config import RunInfo
+    from penstock.events import Event
+    from penstock.redact import Redactor
+
+MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
+# The marker tells an executed command from one that the engine had already: the run's id is
+# volatile, so another run's id in it means cached. So is the deadline, which may change freely.
+WRAPPER = (
+    f'printf %s "$PENSTOCK_RUN" > {MARKER}; deadline=$PENSTOCK_DEADLINE; '
+    'unset PENSTOCK_RUN PENSTOCK_DEADLINE; exec timeout -s INT -k 5 "$deadline" "$@"'
+)
+TIMED_OUT_CODES = (124, 130, 137)
+TAIL_LINES = 40
+
+
+@dataclass(frozen=True)
+class Try:
+    """One attempt of a stage.
+
+    Args:
+        stage: The stage.
+        number: 1 for the first try.
+        deadline_s: When it has to be at its end, in seconds from its beginning.
+    """
+
+    stage: Stage
+    number: int
+    deadline_s: float
+
+    @property
+    def too_long(self) -> str:
+        """In words, which deadline it was that passed."""
+        if self.deadline_s < self.stage.deadline_s:
+            return "was not done when the run's deadline passed"
+        return f"ran longer than its deadline of {self.stage.deadline_s:g} s"
+
+
+@dataclass
+class Commands:
+    """Runs the commands of one run.
+
+    Args:
+        run: The surroundings.
+        pool: Starts and stops services.
+        state: What earlier runs left.
+        redactor: Masks the logs and reports that are written here.
+        emit: Takes what the reports say.
+    """
+
+    run: RunInfo
+    pool: ServicePool
+    state: State
+    redactor: Redactor
+    emit: Callable[[Event], None]
+    _keepers: dict[Path, str] = field(default_factory=dict, init=False)
+
+    async def execute(self, command: Command, this: Try) -> Outcome:
+        """Run a command unless the engine has it passed already.
+
+        What failed, by its exit code or by a gate on its reports, never comes from the cache: it is
+        executed again under another variable.
+        """
+        name, into = this.stage.name, self.run.reports
+        if this.stage.cell:
+            into /= file_name(name)
+        if refusal := self._refusal(name, command, into):
+            return Outcome(result=Result.FAILURE, reason=refusal)
+        await self.pool.prepare(command.services)
+        definition = await self._made(command, this, again="").id()
+        before = self.state.passed.pop(name, Passed(""))
+        known = before.definition == definition and this.number == 1
+        anew = f"{self.run.id}.{this.number}"
+        again = before.again if known else ""
+        if this.number > 1:
+            again = anew
+        outcome = await self._judge(command, this, into, again=again, start=not known)
+        if outcome.cached and not outcome.passed:
+            again = anew
+            outcome = await self._judge(command, this, into, again=again, start=True)
+        if outcome.passed:
+            self.state.passed[name] = Passed(definition, again)
+        return outcome
+
+    def _refusal(self, stage: str, command: Command, into: Path) -> str:
+        """Return why the reports cannot be kept: another stage keeps its own under their names."""
+        for report in command.reports:
+            for path in report.paths:
+                keeper = self._keepers.setdefault(into / path, stage)
+                if keeper != stage:
+                    return f"stage '{keeper}' keeps a report as '{path}' too; give one another path"
+        return ""
+
+    def _made(self, command: Command, this: Try, *, again: str) -> dagger.Container:
+        """Return the container after the command, which nothing has evaluated yet."""
+        import dagger
+
+        container = bind(command.container, command.services)
+        variables = {**command.env, **({"PENSTOCK_AGAIN": again} if again else {})}
+        for name, value in variables.items():
+            container = container.with_env_variable(name, value)
+        return (
+            container.with_volatile_variable("PENSTOCK_RUN", self.run.id)
+            .with_volatile_variable("PENSTOCK_DEADLINE", f"{this.deadline_s:.3f}")
+            .with_exec(["sh", "-c", WRAPPER, "sh", *command.argv], expect=dagger.ReturnType.ANY)
+        )
+
+    async def _judge(
+        self, command: Command, this: Try, into: Path, *, again: str, start: bool
+    ) -> Outcome:
+        """Evaluate a command, keep its reports, and say what became of it."""
+        done = self._made(command, this, again=again)
+        forget(command.reports, into)
+        began = time.monotonic()
+        code, cached = await self._evaluate(done, command, start=start)
+        took = time.monotonic() - began
+        # Nothing that was made for this run alone is cached, even if its marker cannot be read.
+        cached = cached and not again.startswith(self.run.id)
+        if cached and code != 0:
+            return Outcome(result=Result.FAILURE, cached=True)
+        output = await done.combined_output()
+        files = self._log(this, output)
+        remarks: list[str] = []
+        if command.reports:
+            kept, remarks = await export(
+                done.directory("."),
+                command.reports,
+                into,
+                folder=self.run.reports,
+                redactor=self.redactor,
+            )
+            files += kept
+        reading = read(command.reports, into)
+        for event in reading.events(this.stage.name):
+            self.emit(event)
+        result = Result.SUCCESS if code == 0 and not reading.gates else Result.FAILURE
+        reason = "; ".join(reading.gates) if code == 0 else f"exit code {code}"
+        if not cached and code in TIMED_OUT_CODES and took >= this.deadline_s:
+            result, reason = Result.TIMEOUT, this.too_long
+        summary = ", ".join((*reading.summary, *(() if code == 0 else reading.gates)))
+        return Outcome(
+            result=result,
+            reason=reason,
+            cached=cached,
+            exit_code=code,
+            notes=tuple(note for note in (summary, *remarks) if note),
+            findings=reading.findings,
+            output=printed(command.argv, output),
+            artifacts=await anyio.to_thread.run_sync(_described, files, self.run.reports),
+            value=done,
+        )
+
+    async def _evaluate(
+        self, done: dagger.Container, command: Command, *, start: bool
+    ) -> tuple[int, bool]:
+        """Return the exit code and whether it came from the cache.
+
+        A definition that passed here before needs no services: the engine answers from its cache.
+        Should it have forgotten, it starts them by itself, and they are swept up afterwards.
+        """
+        if start:
+            await self.pool.start(command.services)
+        cached = False
+        try:
+            code = await done.exit_code()
+            cached = await _ran_in(done) != self.run.id
+        finally:
+            if not start and not cached:
+                await self.pool.sweep(command.services)
+        return code, cached
+
+    def _log(self, this: Try, output: str) -> list[Path]:
+        """Write what a command printed; what earlier attempts printed stays beside it."""
+        folder = self.run.reports / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = file_name(this.stage.name)
+        path = folder / f"{name}.txt"
+        earlier = [folder / f"{name}.attempt-{number}.txt" for number in range(1, this.number)]
+        if earlier and path.exists():
+            path.replace(earlier[-1])
+        write_whole(path, self.redactor.mask(output))
+        return [path, *(log for log in earlier if log.exists())]
+
+
+def _described(files: Sequence[Path], folder: Path) -> tuple[Artifact, ...]:
+    artifacts = []
+    for file in files:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        path = file.relative_to(folder).as_posix()
+        artifacts.append(Artifact(path, file.stat().st_size, digest))
+    return tuple(artifacts)
+
+
+async def _ran_in(done: dagger.Container) -> str:
+    """Return the id of the run that executed a command; empty when it never began."""
+    import dagger
+
+    try:
+        return await done.file(MARKER).contents()
+    except dagger.QueryError:
+        return ""  # the image has no `sh`, say, or another `/tmp` is mounted over it
+
+
+def file_name(stage: str) -> str:
+    """Return a stage's name as it can stand in a path."""
+    return re.sub(r"[^\w.,=\[\]+-]", "-", stage)
+
+
+def printed(argv: Sequence[str], output: str) -> str:
+    """Return a command and the last lines that it printed."""
+    return f"$ {shlex.join(argv)}\n{tail(output)}"
+
+
+def tail(text: str, lines: int = TAIL_LINES) -> str:
+    """Return the last lines of a text."""
+    return "\n".join(text.rstrip().splitlines()[-lines:])

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock.events import RunFinished, RunStarted, StageFinished, StageStarted
+from penstock.model import Outcome, Result, Stage
+from penstock.reports.view import RunView
+
+
+def view(*outcomes: Outcome, finished: RunFinished | None = None) -> RunView:
+    """Return what is known of a run of stages named `a b`, `b`, `c` as far as they ended."""
+    names = ("a b", "b", "c")
+    seen = RunView()
+    seen(
+        RunStarted(
+            pipeline="p",
+            run_id="1",
+            commit="c",
+            started_at="t",
+            stages=tuple(Stage(name=name) for name in names),
+            reproduce="python ci/main.py",
+        )
+    )
+    for name, outcome in zip(names, outcomes, strict=False):
+        seen(StageFinished(stage=name, outcome=outcome))
+    if finished:
+        seen(finished)
+    return seen
+
+
+def ended(
+    result: Result, reason: str = "", root: str = "", warnings: tuple[str, ...] = ()
+) -> RunFinished:
+    return RunFinished(
+        result=result, reason=reason, root=root, exit_code=1, duration_s=1, warnings=warnings
+    )
+
+
+PASSED, FAILED = (
+    Outcome(result=Result.SUCCESS),
+    Outcome(result=Result.FAILURE, reason="exit code 1"),
+)
+ALLOWED = Outcome(result=Result.FAILURE, reason="exit code 1\nmore", allowed=True)
+SKIPPED = Outcome(result=Result.SKIP, reason="because a failed")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "finished", "expected"),
+    [
+        ((), None, "The run has not ended"),
+        ((PASSED,) * 3, ended(Result.SUCCESS), "All stages passed"),
+        ((PASSED, SKIPPED), ended(Result.SUCCESS), "All 1 stages that ran passed, 1 skipped"),
+        (
+            (ALLOWED, PASSED),
+            ended(Result.SUCCESS, warnings=("a b",)),
+            "Passed with warnings: a b failed, which is allowed",
+        ),
+        ((FAILED,), ended(Result.FAILURE, "exit code 1", root="a b"), "PIPELINE STOPPED"),
+        ((), ended(Result.ERROR, "engine lost"), "PIPELINE STOPPED (engine lost)"),
+    ],
+)
+def test_verdict_is_told_in_the_words_of_the_console(
+    outcomes: tuple[Outcome, ...], finished: RunFinished | None, expected: str
+) -> None:
+    """What a stage is to blame for stands with that stage."""
+    assert view(*outcomes, finished=finished).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (PASSED, "PASSED"),
+        (Outcome(result=Result.SUCCESS, cached=True), "PASSED (cached)"),
+        (FAILED, "FAILED (exit code 1)"),
+        (ALLOWED, "WARNING (FAILED, which is allowed: exit code 1)"),
+        (SKIPPED, "SKIPPED (because a failed)"),
+    ],
+)
+def test_result_of_a_stage_is_told_with_its_reason(outcome: Outcome, expected: str) -> None:
+    """In one line."""
+    assert view(outcome).stages["a b"].word == expected
+
+
+def test_stage_without_a_result_waits_or_runs() -> None:
+    """A page may be made before the run has ended."""
+    seen = view()
+    seen(StageStarted(stage="b"))
+    assert (seen.stages["a b"].word, seen.stages["b"].word) == ("WAITING", "RUNNING")
+
+
+def test_first_stage_at_fault_is_what_to_reproduce() -> None:
+    """Quoted for the shell; a failure that is allowed needs none."""
+    assert view(FAILED, FAILED).reproduce == "python ci/main.py --only 'a b'"
+    assert view(ALLOWED, PASSED).reproduce == ""
