@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from penstock.graph import Graph
     from penstock.plan import Plan
 
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN = 200, 36, 60, 16, 16
@@ -16,7 +17,7 @@ CHARACTERS = 26  # what fits into a box
 
 def text(plan: Plan) -> str:
     """Return a line for each stage, first those that wait for nothing; indented by the levels before."""
-    depths = _depths(plan)
+    depths = _depths(plan.graph)
     lines = []
     for name in sorted(plan.stages, key=depths.__getitem__):
         needs = plan.stages[name].needs
@@ -41,7 +42,7 @@ def mermaid(plan: Plan) -> str:
 
 def svg(plan: Plan) -> str:
     """Return a self-contained SVG: stages in columns, each right of all that it needs."""
-    places = dict(_places(plan))
+    places = places_of(plan.graph)
     width = max(x for x, _ in places.values()) + BOX_WIDTH + MARGIN
     height = max(y for _, y in places.values()) + BOX_HEIGHT + MARGIN
     parts = [
@@ -61,26 +62,34 @@ def svg(plan: Plan) -> str:
 FORMATS: dict[str, Callable[[Plan], str]] = {"text": text, "mermaid": mermaid, "svg": svg}
 
 
-def _depths(plan: Plan) -> dict[str, int]:
+def places_of(graph: Graph) -> dict[str, tuple[int, int]]:
+    """Return the left upper corner of each stage's box, in columns right of all that it needs."""
+    rows: dict[int, int] = {}
+    places: dict[str, tuple[int, int]] = {}
+    for name, depth in _depths(graph).items():
+        row = rows[depth] = rows.get(depth, -1) + 1
+        places[name] = (MARGIN + depth * (BOX_WIDTH + GAP_X), MARGIN + row * (BOX_HEIGHT + GAP_Y))
+    return places
+
+
+def _depths(graph: Graph) -> dict[str, int]:
     depths: dict[str, int] = {}
-    for name in plan.graph.order():
-        depths[name] = max((depths[need] + 1 for need in plan.stages[name].needs), default=0)
+    for name in graph.order():
+        depths[name] = max((depths[need] + 1 for need in graph.needs[name]), default=0)
     return depths
 
 
-def _places(plan: Plan) -> Iterator[tuple[str, tuple[int, int]]]:
-    rows: dict[int, int] = {}
-    for name, depth in _depths(plan).items():
-        row = rows[depth] = rows.get(depth, -1) + 1
-        yield name, (MARGIN + depth * (BOX_WIDTH + GAP_X), MARGIN + row * (BOX_HEIGHT + GAP_Y))
-
-
 def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:
+    path = curve(start, end)
+    return f'<path d="{path}" fill="none" stroke="#8a8f98" stroke-width="1.5"/>'
+
+
+def curve(start: tuple[int, int], end: tuple[int, int]) -> str:
+    """Return the path, as SVG writes it, from the box at a place to the one that needs it."""
     x1, y1 = start[0] + BOX_WIDTH, start[1] + BOX_HEIGHT // 2
     x2, y2 = end[0], end[1] + BOX_HEIGHT // 2
     bend = (x1 + x2) // 2
-    path = f"M{x1} {y1} C{bend} {y1} {bend} {y2} {x2} {y2}"
-    return f'<path d="{path}" fill="none" stroke="#8a8f98" stroke-width="1.5"/>'
+    return f"M{x1} {y1} C{bend} {y1} {bend} {y2} {x2} {y2}"
 
 
 def _box(name: str, title: str, place: tuple[int, int], *, dashed: bool) -> str:

@@ -88,7 +88,8 @@ class StageView:
         attempts: Those that failed and were followed by another one.
         output: The last of what it printed.
         activity: What the engine does for it.
-        tests: All of its tests.
+        tests: All of its tests, in the last attempt.
+        failed_before: Its tests that failed in an earlier attempt.
         coverage: What its coverage report says; `files` hold those of all events.
     """
 
@@ -100,6 +101,7 @@ class StageView:
     output: Tail = field(default_factory=Tail)
     activity: str = ""
     tests: list[TestCase] = field(default_factory=list)
+    failed_before: list[TestCase] = field(default_factory=list)
     coverage: CoverageRead | None = None
     files: list[FileCoverage] = field(default_factory=list)
 
@@ -129,6 +131,13 @@ class StageView:
     def failed_tests(self) -> list[TestCase]:
         """The tests that failed or could not run."""
         return [c for c in self.tests if c.result in {TestResult.FAILED, TestResult.ERROR}]
+
+    @property
+    def flaky_tests(self) -> list[TestCase]:
+        """The tests that passed after an attempt in which they had failed, as they failed."""
+        passed = {(c.suite, c.name) for c in self.tests if c.result is TestResult.PASSED}
+        failed = {(c.suite, c.name): c for c in self.failed_before}
+        return [case for test, case in failed.items() if test in passed]
 
 
 @dataclass
@@ -279,9 +288,24 @@ class RunView:
         while candidates:
             last = max(candidates, key=lambda v: v.ended_s if v.ended_s is not None else self.now_s)
             path.append(last.stage.name)
-            needs = [self.stages[need] for need in last.stage.needs if need in self.stages]
-            candidates = [view for view in needs if view.started_s is not None]
+            candidates = [v for v in self._before(last) if v.stage.name not in path]
         return path[::-1]
+
+    def _before(self, view: StageView) -> list[StageView]:
+        """Return the nearest stages before one that ran: what was skipped kept nobody waiting."""
+        found: list[StageView] = []
+        seen = {view.stage.name}
+        rest = list(view.stage.needs)
+        while rest:
+            need = self.stages.get(rest.pop(0))
+            if need is None or need.stage.name in seen:
+                continue
+            seen.add(need.stage.name)
+            if need.started_s is None:
+                rest += need.stage.needs
+            else:
+                found.append(need)
+        return found
 
 
 def _stage(
@@ -294,6 +318,7 @@ def _stage(
         case StageRetried():
             view.attempts.append(event.attempt)
             view.output = Tail()  # what earlier attempts printed is in their own logs
+            view.failed_before += view.failed_tests
             view.tests, view.files, view.coverage = [], [], None
         case TestsRead():
             view.tests += event.cases
