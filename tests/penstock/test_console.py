@@ -594,7 +594,8 @@ def test_verbose_log_has_every_line_with_its_stage_and_speaks_only_when_that_is_
     """`-v`: output is a sign of life."""
     log = Silence(verbosity=1)
     log.at(0, TWO, StageStarted(stage="lint"))
-    assert log.at(20, RUN[2])[1:] == ["lint | one", "lint | two"]
+    of_service = OutputWritten(service="db", text="checkpoint\n")
+    assert log.at(20, RUN[2], of_service)[1:] == ["lint | one", "lint | two"]
     assert len(log.at(40)) == 3
     assert log.at(51)[3:] == ["Lint with ruff: still running, 51 s  two"]
 
