@@ -370,11 +370,21 @@ def test_what_waits_makes_room_for_what_runs() -> None:
     assert rows[12] == "0.0 s, 10 running, 190 waiting"
 
 
-def test_cells_of_a_matrix_are_told_apart_in_a_narrow_terminal() -> None:
-    """What differs is never cut off."""
-    stages = [Stage(name=v, title=f"Run pytest with coverage [python=3.{v}]") for v in "12"]
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("[python=3.1{}]", ["…[python=3.11]", "…[python=3.12]"]),
+        ("[py=3.1{}]", ["Run…[py=3.11] ", "Run…[py=3.12] "]),
+        ("[db=15,python=3.1{}]", ["…,python=3.11]", "…,python=3.12]"]),
+    ],
+)
+def test_cells_of_a_matrix_are_told_apart_in_a_narrow_terminal(
+    cell: str, expected: list[str]
+) -> None:
+    """What differs is the last that is cut off."""
+    stages = [Stage(name=v, title=f"Run pytest {cell.format(v)}") for v in "12"]
     rows = drawn([started(*stages)], width=40).splitlines()
-    assert [row.split()[-4] for row in rows[:2]] == ["R…[python=3.1]", "R…[python=3.2]"]
+    assert [row[:14] for row in rows[:2]] == expected
 
 
 def test_stages_found_out_are_seen_and_attempts_counted() -> None:
@@ -594,7 +604,8 @@ def test_verbose_log_has_every_line_with_its_stage_and_speaks_only_when_that_is_
     """`-v`: output is a sign of life."""
     log = Silence(verbosity=1)
     log.at(0, TWO, StageStarted(stage="lint"))
-    assert log.at(20, RUN[2])[1:] == ["lint | one", "lint | two"]
+    of_service = OutputWritten(service="db", text="checkpoint\n")
+    assert log.at(20, RUN[2], of_service)[1:] == ["lint | one", "lint | two"]
     assert len(log.at(40)) == 3
     assert log.at(51)[3:] == ["Lint with ruff: still running, 51 s  two"]
 

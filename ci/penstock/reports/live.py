@@ -158,8 +158,12 @@ class Rows:
         """Cut a title; what tells a cell of a matrix from the others stays: `Run py…[python=3.12]`."""
         _, bracket, cell = title.rpartition("[")
         if bracket and title.endswith("]") and cell_len(title) > cells:
+            ellipsis = self._terminal.ellipsis
             room = cells - cell_len(cell) - 1
-            title = f"{self._terminal.glimpse(title, room)}[{cell}" if room > 1 else title
+            if room > len(ellipsis):
+                title = f"{self._terminal.glimpse(title, room)}[{cell}"
+            else:
+                title = f"{ellipsis}{title[len(ellipsis) - cells :]}"
         return self._terminal.glimpse(title, cells)
 
     def _stages(self) -> list[StageView]:

@@ -78,6 +78,8 @@ class Terminal(Console):
     ) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+        self.is_live = live
+        self.is_bounded = live or stream.isatty()
         self.knows_unicode = (getattr(stream, "encoding", None) or "").lower().startswith("utf")
         self.yes, self.no, self.ellipsis = (
             (" ✓", " ✗", "…") if self.knows_unicode else ("", "", "...")
