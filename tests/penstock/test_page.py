@@ -411,11 +411,13 @@ def test_services_tell_what_they_lived_through() -> None:
         OutputWritten(service="db", text="ready\n"),
         ServiceStopped(service="db", at_s=3.0),
         ServiceFailed(service="cache", what="health check", reason="never healthy"),
+        ServicePrepared(service="queue", what="image", duration_s=0.1),
         end(Result.ERROR),
     )
     assert found["services"] == (
         "Services db ✓ HEALTHY 0.5 s Prepared Create schema, 0.4 s Lived from 2.0 s to 3.0 s ready "
-        "cache ✗ FAILED health check: never healthy It printed nothing that was kept."
+        "cache ✗ FAILED health check: never healthy It printed nothing that was kept. "
+        "queue ? NOT STARTED Prepared image, 0.1 s It printed nothing that was kept."
     )
 
 
