@@ -71,9 +71,9 @@ def test(python: Container, postgres: Service, redis: Service) -> Command:
     return Command(
         python,
         "pytest tests/app --cov=app --cov-report=term-missing --cov-report=html:htmlcov "
-        "--cov-report=xml:coverage.xml --junitxml=junit.xml",
+        "--cov-report=xml:coverage.xml --junitxml=test/junit.xml",
         services=[postgres, redis],
-        reports=[Coverage("coverage.xml", html="htmlcov", at_least=80), JUnit("junit.xml")],
+        reports=[Coverage("coverage.xml", html="htmlcov", at_least=80), JUnit("test/junit.xml")],
     )
 
 

@@ -13,7 +13,8 @@ import anyio
 
 from penstock.export import export, forget
 from penstock.model import Artifact, Command, Outcome, Result, Stage
-from penstock.reports.reading import read
+from penstock.reports.problems import problems
+from penstock.reports.reading import Reading, read
 from penstock.services import ServicePool, bind
 from penstock.state import Passed, State, write_whole
 
@@ -98,10 +99,12 @@ class Commands:
         again = before.again if known else ""
         if this.number > 1:
             again = anew
-        outcome = await self._judge(command, this, into, again=again, start=not known)
+        outcome, reading = await self._judge(command, this, into, again=again, start=not known)
         if outcome.cached and not outcome.passed:
             again = anew
-            outcome = await self._judge(command, this, into, again=again, start=True)
+            outcome, reading = await self._judge(command, this, into, again=again, start=True)
+        for event in reading.events(name):
+            self.emit(event)
         if outcome.passed:
             self.state.passed[name] = Passed(definition, again)
         return outcome
@@ -131,7 +134,7 @@ class Commands:
 
     async def _judge(
         self, command: Command, this: Try, into: Path, *, again: str, start: bool
-    ) -> Outcome:
+    ) -> tuple[Outcome, Reading]:
         """Evaluate a command, keep its reports, and say what became of it."""
         done = self._made(command, this, again=again)
         forget(command.reports, into)
@@ -141,8 +144,8 @@ class Commands:
         # Nothing that was made for this run alone is cached, even if its marker cannot be read.
         cached = cached and not again.startswith(self.run.id)
         if cached and code != 0:
-            return Outcome(result=Result.FAILURE, cached=True)
-        output = await done.combined_output()
+            return Outcome(result=Result.FAILURE, cached=True), Reading()
+        output = self.redactor.mask(await done.combined_output())
         files = self._log(this, output)
         remarks: list[str] = []
         if command.reports:
@@ -155,24 +158,26 @@ class Commands:
             )
             files += kept
         reading = read(command.reports, into)
-        for event in reading.events(this.stage.name):
-            self.emit(event)
         result = Result.SUCCESS if code == 0 and not reading.gates else Result.FAILURE
         reason = "; ".join(reading.gates) if code == 0 else f"exit code {code}"
         if not cached and code in TIMED_OUT_CODES and took >= this.deadline_s:
             result, reason = Result.TIMEOUT, this.too_long
         summary = ", ".join((*reading.summary, *(() if code == 0 else reading.gates)))
-        return Outcome(
+        found = []
+        if result is not Result.SUCCESS:
+            found = list(problems(output, workdir=await done.workdir()))
+        outcome = Outcome(
             result=result,
             reason=reason,
             cached=cached,
             exit_code=code,
             notes=tuple(note for note in (summary, *remarks) if note),
-            findings=reading.findings,
+            findings=(*reading.findings, *found),
             output=printed(command.argv, output),
             artifacts=await anyio.to_thread.run_sync(_described, files, self.run.reports),
             value=done,
         )
+        return outcome, reading
 
     async def _evaluate(
         self, done: dagger.Container, command: Command, *, start: bool
@@ -202,7 +207,7 @@ class Commands:
         earlier = [folder / f"{name}.attempt-{number}.txt" for number in range(1, this.number)]
         if earlier and path.exists():
             path.replace(earlier[-1])
-        write_whole(path, self.redactor.mask(output))
+        write_whole(path, output)
         return [path, *(log for log in earlier if log.exists())]
 
 

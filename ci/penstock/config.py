@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 
 REPORTS = "reports"
+# Whatever the user's own git likes to show.
+DIFF = (
+    "--unified=0",
+    "--no-color",
+    "--no-ext-diff",
+    "--relative",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +95,13 @@ class RunInfo:
         bases = (_git(self.root, "merge-base", branch, "HEAD") for branch in (default, local))
         return next(filter(None, bases), "")
 
+    def remote(self) -> str:
+        """Return the URL of the repository that this one was cloned from, if git knows one."""
+        return _git(self.root, "remote", "get-url", "origin") or ""
+
     def diff(self) -> str:
         """Return what changed since the base, without the lines around it; nothing without one."""
-        return _git(self.root, "diff", "--unified=0", self.base) or "" if self.base else ""
+        return _git(self.root, "diff", *DIFF, self.base) or "" if self.base else ""
 
     def has_changed(self, patterns: Sequence[str]) -> bool:
         """Return whether a file changed since the base, or whether that cannot be told.

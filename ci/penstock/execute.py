@@ -104,7 +104,7 @@ class Executor:
             where = error.filename or self.run.reports
             return _error(f"cannot write {where}: {error.strerror or error}; see to that", None)
         except _RaisedError as error:
-            return _raised(error.args[0], stage)
+            return _raised(error.args[0], stage, self.run.root)
 
     def release(self, event: Event) -> None:
         """Listen for the end of stages, and stop each service after its last user."""
@@ -284,7 +284,7 @@ def _failed_exec(error: dagger.ExecError) -> Outcome:
     )
 
 
-def _raised(error: Exception, stage: Stage) -> Outcome:
+def _raised(error: Exception, stage: Stage, root: Path) -> Outcome:
     """The author's own Python raised."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -292,6 +292,7 @@ def _raised(error: Exception, stage: Stage) -> Outcome:
     frames = traceback.extract_tb(error.__traceback__)
     authors = (f"{f.filename}:{f.lineno}" for f in frames if not f.filename.startswith(own))
     file, _, line = next(authors, stage.place).rpartition(":")
+    file = file.removeprefix(f"{root}/")
     words = f"{type(error).__name__}: {error}"
     message = f"stage '{stage.name}' raised {words}"
     return Outcome(

@@ -80,27 +80,15 @@ class Live:
     _printers: dict[tuple[str, int], _Printer] = field(default_factory=dict, init=False)
     _active: dict[str, str] = field(default_factory=dict, init=False)
 
-    @property
-    def trace_id(self) -> int:
-        """The trace of the run: that of `TRACEPARENT` when it was started inside one."""
-        above = re.fullmatch(
-            r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", os.environ.get("TRACEPARENT", "")
-        )
-        return int(above[1] if above else self.run_id, 16)
-
-    def span_id(self, name: str) -> int:
-        """Return the id of the span of a stage or a service."""
-        return int.from_bytes(hashlib.sha256(f"{self.run_id} {name}".encode()).digest()[:8]) or 1
-
     @contextmanager
     def under(self, *, stage: str = "", service: str = "") -> Iterator[None]:
         """Have all requests that are made in here known as those of a stage or a service."""
         from opentelemetry import context, trace
 
-        number = self.span_id(stage or f"service {service}")
+        number = span_id(self.run_id, stage or f"service {service}")
         self._sources[f"{number:016x}"] = (stage, service)
         span = trace.SpanContext(
-            self.trace_id, number, is_remote=False, trace_flags=trace.TraceFlags(1)
+            trace_id(self.run_id), number, is_remote=False, trace_flags=trace.TraceFlags(1)
         )
         token = context.attach(trace.set_span_in_context(trace.NonRecordingSpan(span)))
         try:
@@ -172,6 +160,18 @@ class Live:
             seen.add(number)
             number = self._parents[number]
         return self._sources[number]
+
+
+def trace_id(run_id: str) -> int:
+    """Return the trace of a run: that of `TRACEPARENT` when it was started inside one."""
+    above = os.environ.get("TRACEPARENT", "")
+    found = re.fullmatch(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", above)
+    return int(found[1] if found else run_id, 16)
+
+
+def span_id(run_id: str, name: str) -> int:
+    """Return the id of the span of a stage, or of a service, in a run."""
+    return int.from_bytes(hashlib.sha256(f"{run_id} {name}".encode()).digest()[:8]) or 1
 
 
 async def _subscribe(path: str) -> AsyncIterator[dict[str, list[dict[str, Any]]]]:

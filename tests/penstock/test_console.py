@@ -449,6 +449,18 @@ def test_suspended_process_leaves_the_terminal_to_the_shell(
     assert signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
 
 
+def test_rows_that_were_given_up_stay_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-Z in what follows is the shell's business alone."""
+    watched = Watched()
+    monkeypatch.setattr("os.kill", lambda _pid, _number: None)
+    with watched.report:
+        region, _ = watched.report._live or (None, None)
+        assert region
+        region.stop()
+        region._suspend(signal.SIGTSTP, None)
+        assert not region.is_started
+
+
 def test_verdict_stands_alone_as_soon_as_it_is_known() -> None:
     """What else a run still has to do, nothing moves below its last line."""
     watched = Watched()
@@ -528,6 +540,16 @@ def test_lines_are_broken_between_what_belongs_together(width: int, expected: li
     with watched.report:
         watched.shows(plan, RUN[3], *ends, finished(Result.FAILURE))
     assert watched.seen()[: len(expected)] == expected
+
+
+@pytest.mark.parametrize(("width", "lines"), [(54, 2), (55, 1)])
+def test_line_that_just_fits_is_not_broken(width: int, lines: int) -> None:
+    """Dots go first, down to none."""
+    watched = Watched(columns=width)
+    failed = Outcome(result=Result.FAILURE, reason="exit code 1")
+    plan = started(Stage(name="test", title="Run pytest with coverage"))
+    watched.shows(plan, StageFinished(stage="test", outcome=failed))
+    assert len(watched.seen()) == lines
 
 
 def test_live_view_without_unicode_measures_what_is_shown() -> None:
@@ -646,6 +668,23 @@ def test_nobody_reads_any_more(
         for event in RUN:
             report(event)
     assert caplog.text == ""
+
+
+def test_terminal_that_is_gone_ends_the_output_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    """Its window was closed: said once, and no listener fails."""
+    ours, theirs = os.openpty()
+    environ = {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
+    with (
+        os.fdopen(theirs, "w") as stream,
+        ConsoleReport(stream, environ=environ, live=True) as report,
+    ):
+        report(TWO)
+        report.tick()
+        os.close(ours)
+        for event in RUN[1:]:
+            report(event)
+            report.tick()
+    assert [record.args for record in caplog.records] == [("Input/output error",)]
 
 
 SCRIPT = """

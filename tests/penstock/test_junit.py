@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 
 from penstock.events import Event, RunFinished, RunStarted, StageFinished, TestsRead
+from penstock.evidence import TestCase as Case
 from penstock.model import Artifact, Outcome, Result, Stage
 from penstock.reports.junit import JUnitReport
 from penstock.reports.literal import literal
@@ -114,6 +115,10 @@ def test_report_of_a_stage_is_never_overwritten(
     outcome = Outcome(result=Result.SUCCESS, artifacts=(Artifact("junit.xml", 15),))
     assert written(tmp_path, run(outcome), "junit-all.xml") == []
     assert (tmp_path / "junit.xml").read_text() == "the stage's own"
+    assert caplog.text == ""  # there are no other tests
+    started, *ends = run(outcome, Outcome(result=Result.SUCCESS))
+    other = TestsRead(stage="s1", cases=(Case(name="test_a"),))
+    assert len(written(tmp_path, [started, other, *ends], "junit-all.xml")) == 1
     assert (
         "'s0' keeps its own junit.xml, so the tests of all stages are in junit-all.xml"
         in caplog.text

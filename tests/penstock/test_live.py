@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 
 from penstock.events import ActivityChanged, Event, OutputWritten
-from penstock.live import LONGEST_LINE, MOST_WAITING, ONGOING, Live
+from penstock.live import LONGEST_LINE, MOST_WAITING, ONGOING, Live, trace_id
 from penstock.redact import Redactor
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -172,9 +172,9 @@ def test_pull_is_an_activity() -> None:
 def test_trace_above_the_run_is_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """What started us hands its trace on by `TRACEPARENT`; anything else is none."""
     monkeypatch.setenv("TRACEPARENT", f"00-{'ab' * 16}-{'cd' * 8}-01")
-    assert Engine().live.trace_id == int("ab" * 16, 16)
+    assert trace_id(TRACE) == int("ab" * 16, 16)
     monkeypatch.setenv("TRACEPARENT", "nonsense")
-    assert Engine().live.trace_id == int(TRACE, 16)
+    assert trace_id(TRACE) == int(TRACE, 16)
 
 
 class Session(http.server.BaseHTTPRequestHandler):

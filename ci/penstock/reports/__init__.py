@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Look:
 def shown(look: Look, run: RunInfo, redactor: Redactor) -> Iterator[list[Listener]]:
     """Have a run shown everywhere while it lasts: on the terminal, in files, on its CI host."""
     from penstock.reports.console import ConsoleReport
+    from penstock.reports.otel import TelemetryReport, signals
     from penstock.reports.record import Record
 
     verbosity = max(look.verbosity, 1) if run.environ.get("RUNNER_DEBUG") == "1" else look.verbosity
@@ -49,6 +51,18 @@ def shown(look: Look, run: RunInfo, redactor: Redactor) -> Iterator[list[Listene
 
             listeners.append(JsonLines())
         listeners += files(run.reports)
+        if signals(run.environ):
+            from penstock.live import span_id, trace_id
+
+            spans = partial(span_id, run.id)
+            listeners.append(
+                TelemetryReport(
+                    trace_id=trace_id(run.id),
+                    span_ids=spans,
+                    repository=run.remote(),
+                    environ=run.environ,
+                )
+            )
         if run.environ.get("GITHUB_ACTIONS") == "true":
             from penstock.reports.annotations import changed_lines
             from penstock.reports.github import GitHubReport
@@ -60,4 +74,7 @@ def shown(look: Look, run: RunInfo, redactor: Redactor) -> Iterator[list[Listene
 
 def files(folder: Path) -> list[Listener]:
     """Return what writes the reports that can be made again from the events."""
-    return []
+    from penstock.reports.junit import JUnitReport
+    from penstock.reports.page import PageReport
+
+    return [JUnitReport(folder), PageReport(folder)]

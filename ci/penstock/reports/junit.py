@@ -41,7 +41,7 @@ class JUnitReport:
 
     A stage that went wrong while no test of it says so has a case of its own, as hosts show nothing
     else of it. Where a stage keeps a report of this name itself, that one stays and the tests of all
-    stages go into `junit-all.xml`.
+    stages go into `junit-all.xml`; of which is warned unless it has the only tests there are.
 
     Args:
         folder: The reports folder.
@@ -61,11 +61,12 @@ class JUnitReport:
         views = self._view.stages.values()
         for stage, outcome in [(view.stage, view.outcome) for view in views if view.outcome]:
             if any(artifact.path == FILE for artifact in outcome.artifacts):
-                logger.warning(
-                    "WARNING: stage '%s' keeps its own %s, so the tests of all stages are in %s; "
-                    "give the stage's another path, like %s/%s",
-                    *(stage.name, FILE, OTHER_FILE, stage.family or "test", FILE),
-                )
+                if any(view.tests and view.stage is not stage for view in views):
+                    logger.warning(
+                        "WARNING: stage '%s' keeps its own %s, so the tests of all stages are in "
+                        "%s; give the stage's another path, like %s/%s",
+                        *(stage.name, FILE, OTHER_FILE, stage.family or "test", FILE),
+                    )
                 return self._folder / OTHER_FILE
         return self._folder / FILE
 

@@ -83,9 +83,11 @@ class Region(Live):
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
     def _suspend(self, number: int, _frame: object) -> None:
+        was_started = self.is_started
         self.stop()
         os.kill(os.getpid(), number)  # this is where the process sleeps
-        self.start()
+        if was_started:
+            self.start()
 
 
 class Rows:
@@ -111,30 +113,35 @@ class Rows:
 
         What runs comes first: waiting stages have the upper half of the terminal at most.
         """
-        stages = self._stages()
-        running = [view for view in stages if view.is_running]
-        waiting = [view for view in stages if view.outcome is None and not view.is_running]
         services = [s for s in self._view.services.values() if _is_present(s)]
         healthy = ", ".join(s.name for s in services if s.ready_s is not None)
-        footer = [f"healthy: {healthy}"] * bool(healthy)
-        footer.append(self._summary(now_s, stages, len(running), len(waiting)))
+        footer = [f"healthy: {healthy}"] * bool(healthy) + [self._summary(now_s)]
         room = max(height - len(footer) - 1, 0)
-        starting = [s for s in services if s.ready_s is None][: max(room - len(running), room // 3)]
-        shown = running[: room - len(starting)]
-        free = max(min(room, height // 2) - len(starting) - len(shown), 0)
-        names = {view.stage.name for view in [*shown, *waiting[:free]]}
+        starting = [service for service in services if service.ready_s is None]
         width -= 1  # some terminals wrap after the last column
-        rows = [
-            (v.stage.title or v.stage.name, self._time(v, now_s, width), self._said(v))
-            for v in stages
-            if v.stage.name in names
-        ]
-        rows += [(service.name, "", _doing(service)) for service in starting]
+        rows = self._aligned(self._chosen(starting, now_s, width, room, height // 2), width)
         dim = [Text(self._terminal.glimpse(line, width), "dim") for line in footer]
-        lines = [*self._aligned(rows, width), *dim][-height + 1 :] if height > 1 else []
+        lines = [*rows, *dim][-height + 1 :] if height > 1 else []
         # Two at the end: rich takes the first line feed as the end of the last row.
         end = Text("\n", no_wrap=True, overflow="ignore", end="")
         self._drawn = end.join([*lines, Text(), Text()])
+
+    def _chosen(
+        self, starting: list[ServiceView], now_s: float, width: int, room: int, half: int
+    ) -> list[tuple[str, str, str]]:
+        """Return title, time and last words of the stages and services that have a place."""
+        stages = self._stages()
+        running = [view for view in stages if view.is_running]
+        waiting = [view for view in stages if view.outcome is None and not view.is_running]
+        starting = starting[: max(room - len(running), room // 3)]
+        shown = running[: room - len(starting)]
+        free = max(min(room, half) - len(starting) - len(shown), 0)
+        names = {view.stage.name for view in [*shown, *waiting[:free]]}
+        return [
+            (v.stage.title or v.stage.name, self._time(v, now_s, width), self._said(v))
+            for v in stages
+            if v.stage.name in names
+        ] + [(service.name, "", _doing(service)) for service in starting]
 
     def _aligned(self, rows: list[tuple[str, str, str]], width: int) -> Iterator[Text]:
         times = TIME_WIDTH if width < NARROW else WIDE_TIME_WIDTH
@@ -181,14 +188,17 @@ class Rows:
         other = "its turn" if self._view.engine else "the engine"
         return f"waits for {', '.join(needs) or other}"
 
-    def _summary(self, now_s: float, stages: list[StageView], running: int, waiting: int) -> str:
+    def _summary(self, now_s: float) -> str:
+        stages = self._stages()
+        running = sum(view.is_running for view in stages)
+        done = sum(view.outcome is not None for view in stages)
         words = [f"{now_s:.1f} s"]
         if not self._view.engine and not running:
             words.append("connecting to the engine")
         left_s, is_known = self._left_s(now_s, stages)
         if left_s >= 1:
             words.append(f"{'about' if is_known else 'at least'} {left_s:.0f} s left")
-        done = len(stages) - running - waiting
+        waiting = len(stages) - running - done
         counts = ((running, "running"), (waiting, "waiting"), (done, "done"))
         return ", ".join([*words, *(f"{count} {word}" for count, word in counts if count)])
 
@@ -201,14 +211,11 @@ class Rows:
             took = 0.0 if view.started_s is None else now_s - view.started_s
             own = max(view.stage.expected_s - took, 0.0)
             work += own
-            ends[view.stage.name] = own + max(
-                (ends.get(n, 0.0) for n in view.stage.needs), default=0
-            )
-        jobs = self._view.started.jobs if self._view.started else None
-        longest = max(ends.values(), default=0.0)
-        return max(longest, work / (jobs or len(open_) or 1)), all(
-            v.stage.expected_s for v in open_
-        )
+            before = max((ends.get(need, 0.0) for need in view.stage.needs), default=0.0)
+            ends[view.stage.name] = before + own
+        jobs = (self._view.started and self._view.started.jobs) or len(open_) or 1
+        left_s = max(work / jobs, *ends.values(), 0.0)
+        return left_s, all(view.stage.expected_s for view in open_)
 
 
 def _is_present(service: ServiceView) -> bool:
