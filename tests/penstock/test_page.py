@@ -188,7 +188,7 @@ def everything(text: str) -> Iterator[Event]:
 PLAIN = "plain words"
 
 
-@settings(deadline=None, max_examples=40)  # each compiles the template
+@settings(deadline=None, max_examples=20)  # each compiles the template
 @given(st.text(min_size=1, max_size=200))
 @example("\n")
 @example(HOSTILE[1])
@@ -461,6 +461,13 @@ def test_coverage_lists_the_worst_file_first() -> None:
     found = seen(start(LINT), read, end(Result.FAILURE))["coverage"]
     assert "lint ✗ 79% < 80% threshold" in found
     assert found.endswith("bad.py 49% 3-5, 9 good.py 100%")
+
+
+@pytest.mark.parametrize(("threshold", "words"), [(None, "79%"), (79, "✓ 79% >= 79% threshold")])
+def test_coverage_that_is_enough_is_no_failure(threshold: float | None, words: str) -> None:
+    """Nor is it when nothing was asked for."""
+    read = CoverageRead(stage="lint", percent=79.5, threshold=threshold)
+    assert f"Coverage lint {words} Files" in seen(start(LINT), read, end())["coverage"]
 
 
 def test_history_sets_the_run_beside_earlier_ones() -> None:
