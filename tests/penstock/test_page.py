@@ -188,7 +188,7 @@ def everything(text: str) -> Iterator[Event]:
 PLAIN = "plain words"
 
 
-@settings(deadline=None, max_examples=40)  # each compiles the template
+@settings(deadline=None, max_examples=20)  # each compiles the template
 @given(st.text(min_size=1, max_size=200))
 @example("\n")
 @example(HOSTILE[1])
@@ -411,11 +411,13 @@ def test_services_tell_what_they_lived_through() -> None:
         OutputWritten(service="db", text="ready\n"),
         ServiceStopped(service="db", at_s=3.0),
         ServiceFailed(service="cache", what="health check", reason="never healthy"),
+        ServicePrepared(service="queue", what="image", duration_s=0.1),
         end(Result.ERROR),
     )
     assert found["services"] == (
         "Services db ✓ HEALTHY 0.5 s Prepared Create schema, 0.4 s Lived from 2.0 s to 3.0 s ready "
-        "cache ✗ FAILED health check: never healthy It printed nothing that was kept."
+        "cache ✗ FAILED health check: never healthy It printed nothing that was kept. "
+        "queue ? NOT STARTED Prepared image, 0.1 s It printed nothing that was kept."
     )
 
 
@@ -459,6 +461,13 @@ def test_coverage_lists_the_worst_file_first() -> None:
     found = seen(start(LINT), read, end(Result.FAILURE))["coverage"]
     assert "lint ✗ 79% < 80% threshold" in found
     assert found.endswith("bad.py 49% 3-5, 9 good.py 100%")
+
+
+@pytest.mark.parametrize(("threshold", "words"), [(None, "79%"), (79, "✓ 79% >= 79% threshold")])
+def test_coverage_that_is_enough_is_no_failure(threshold: float | None, words: str) -> None:
+    """Nor is it when nothing was asked for."""
+    read = CoverageRead(stage="lint", percent=79.5, threshold=threshold)
+    assert f"Coverage lint {words} Files" in seen(start(LINT), read, end())["coverage"]
 
 
 def test_history_sets_the_run_beside_earlier_ones() -> None:

@@ -96,7 +96,7 @@ class Badge:
     kind: str
 
 
-UNKNOWN = Badge("NOT ENDED", "?", "none")
+UNKNOWN, NOT_STARTED = Badge("NOT ENDED", "?", "none"), Badge("NOT STARTED", "?", "none")
 _MARKS = {Result.SUCCESS: ("✓", "good"), Result.CANCELLATION: ("■", "none")}
 _MARKS |= {Result.SKIP: ("–", "none")}  # noqa: RUF001 - a dash is the usual mark
 _MARKS |= dict.fromkeys((Result.FAILURE, Result.ERROR, Result.TIMEOUT), ("✗", "bad"))
@@ -114,7 +114,7 @@ def stage_badge(view: StageView) -> Badge:
     if view.outcome:
         outcome = view.outcome
         return badge(outcome.result, cached=outcome.cached, allowed=outcome.allowed)
-    return UNKNOWN if view.is_running else Badge("NOT STARTED", "?", "none")
+    return UNKNOWN if view.is_running else NOT_STARTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,7 +378,7 @@ def service_badge(view: ServiceView) -> Badge:
     """Return how a service is shown: by name it has no result."""
     if view.reason:
         return Badge("FAILED", "✗", "bad")
-    return Badge("HEALTHY", "✓", "good") if view.started_at_s is not None else UNKNOWN
+    return NOT_STARTED if view.started_at_s is None else Badge("HEALTHY", "✓", "good")
 
 
 def took(seconds: float) -> str:
