@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +37,13 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in os.environ:
         if name.startswith(("OTEL_", "GITHUB_", "TRACE", "CI_", "RUNNER_", "DO_NOT_TRACK")):
             monkeypatch.delenv(name)
+    # What is given up goes on in threads for so long; hypothesis bears no other user of `random`.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
     sdk = logging.getLogger("opentelemetry")
+    before = set(threading.enumerate())
     yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
     sdk.handlers.clear()
     sdk.propagate = True
 

@@ -75,5 +75,6 @@ def shown(look: Look, run: RunInfo, redactor: Redactor) -> Iterator[list[Listene
 def files(folder: Path) -> list[Listener]:
     """Return what writes the reports that can be made again from the events."""
     from penstock.reports.junit import JUnitReport
+    from penstock.reports.page import PageReport
 
-    return [JUnitReport(folder)]
+    return [JUnitReport(folder), PageReport(folder)]

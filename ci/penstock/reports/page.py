@@ -26,6 +26,7 @@ from penstock.model import Result
 from penstock.reports.drawing import BOX_HEIGHT, BOX_WIDTH, MARGIN, curve, places_of
 from penstock.reports.markup import MOST_CHARACTERS, Excerpt, Words, excerpt
 from penstock.reports.reading import counted
+from penstock.reports.record import PAGE
 from penstock.reports.view import RunView
 from penstock.state import write_whole
 
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-FILE = "index.html"
 HERE = Path(__file__).parent
 MOST_TEXT = 64_000  # bytes of the page, for one output
 # Bytes of the page that all outputs of a kind share, so that 200 stages make no 100 MB.
@@ -63,7 +63,7 @@ class PageReport:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+        self._path = folder / PAGE
         self._view = RunView()
 
     def __call__(self, event: Event) -> None:

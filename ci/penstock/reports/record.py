@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA = "penstock.run/1"
-OWN_FILES = ("run.json", "events.jsonl", junit.FILE, junit.OTHER_FILE)
+PAGE = "index.html"
+OWN_FILES = ("run.json", "events.jsonl", PAGE, junit.FILE, junit.OTHER_FILE)
 MOST_OUTPUT = 256 * 1024  # characters of what one stage or service prints
 MOST_LINE = 64 * 1024  # bytes, the line feed included: what shippers of JSON Lines bear
 MOST_FINDINGS = 100  # of an event that would be too long otherwise
