@@ -96,6 +96,7 @@ def run_of(text: str) -> list[Event]:
             at_s=2.0, stage="lint", outcome=Outcome(result=Result.SUCCESS, duration_s=1.0)
         ),
         ServicePrepared(at_s=2.0, service="db", what=text, duration_s=0.1),
+        ServicePrepared(at_s=2.0, service="unused", what="image", duration_s=0.1),
         ServiceStarted(at_s=2.1, service="db", duration_s=0.1),
         OutputWritten(at_s=2.2, service="db", text=text),
         ServiceFailed(at_s=2.3, service="cache", what="health check", reason=text),

@@ -150,6 +150,7 @@ def test_run_is_a_server_span_over_its_stages(monkeypatch: pytest.MonkeyPatch) -
         assert (span.kind, span.parent_span_id) == (1, root.span_id)
         assert span.span_id == number.to_bytes(8, "big")
         assert span.trace_id == root.trace_id
+    assert len({span.span_id for span in collector.spans.values()}) == len(collector.spans)
 
 
 def test_stage_tells_result_type_tests_and_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +209,7 @@ def test_tests_are_spans_below_their_stage(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_spans_of_tests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that failed and the slowest are told, all are counted."""
+    """Those that failed and the slowest are told, within their stage's time; all are counted."""
     cases = [TestCase(name=f"t{n}", duration_s=float(n)) for n in range(300)]
     cases[0] = replace(cases[0], result=TestResult.FAILED)
     outcome = Outcome(result=Result.FAILURE)
@@ -222,6 +223,11 @@ def test_spans_of_tests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     tests = {name for name in collector.spans if name.startswith("t") and name != "test"}
     assert tests == {"t0", *[f"t{n}" for n in range(201, 300)]}
     assert told(collector, "test")["penstock.tests.passed"] == 299
+    stage = collector.spans["test"]
+    for name in tests:
+        span = collector.spans[name]
+        assert stage.start_time_unix_nano <= span.start_time_unix_nano
+        assert span.start_time_unix_nano <= span.end_time_unix_nano <= stage.end_time_unix_nano
 
 
 def test_tests_of_a_cached_stage_did_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,8 +377,9 @@ def test_protocol_that_is_not_spoken_is_named(caplog: pytest.LogCaptureFixture) 
 
 def in_a_process(code: str, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     prelude = (
-        "import sys; from penstock.reports.otel import TelemetryReport; "
+        "import logging, sys; from penstock.reports.otel import TelemetryReport; "
         "from tests.penstock.hostile import run_of\n"
+        "logging.basicConfig()\n"
         "report = TelemetryReport(trace_id=1, span_ids=len)\n"
         "for event in run_of(''): report(event)\n"
     )
@@ -394,9 +401,10 @@ def test_sdk_is_not_even_imported_for_others() -> None:
         assert in_a_process(code, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}).returncode == 1
 
 
-def test_process_ends_although_the_collector_hangs() -> None:
+@pytest.mark.parametrize("collector", [Collector(hangs=True), Collector(status=503)])
+def test_process_ends_although_the_collector_does_not_take_it(collector: Collector) -> None:
     """What is not delivered by then ends with it, after one line of words."""
-    with collecting(Collector(hangs=True)) as collector:
+    with collecting(collector):
         began = time.monotonic()
         done = in_a_process("", {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
         took = time.monotonic() - began

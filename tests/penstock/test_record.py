@@ -119,7 +119,7 @@ def test_output_of_one_stage_is_recorded_up_to_a_bound(tmp_path: Path) -> None:
 
 LONG = [
     OutputWritten(stage="test", text="é\x00" * 100_000),
-    OutputWritten(stage="test", text=("x" * 300 + "\n") * 700),
+    OutputWritten(stage="test", text=("x" * 300 + "\n") * 701),
     TestsRead(stage="test", cases=(TestCase(name="t", detail="x" * 4000),) * 100),
     CoverageRead(
         stage="test",
