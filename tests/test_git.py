@@ -15,6 +15,7 @@ import pytest
 
 from penstock import Service
 from penstock.config import RunInfo
+from penstock.reports.annotations import changed_lines
 from penstock.when import changed
 
 if TYPE_CHECKING:
@@ -240,3 +241,42 @@ def python(folder: Path, *module: str) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     command = [sys.executable, "-m", *module]
     subprocess.run(command, cwd=folder, env=environ, check=True, timeout=60)
+
+
+def test_changed_lines_are_read_from_what_git_itself_prints(git: Git, tmp_path: Path) -> None:
+    """New, changed, lost and deleted lines, hard names, and lines that look like a diff's own."""
+    before = {"a.py": "1\n2\n3\n4\n", "gone.py": "x\n", "less.py": "1\n2\n", "end": "1\n2"}
+    after = {"a.py": "0\n1\n2\nB\n4\n++ b/fake.py\n@@ -1 +9 @@\n", "less.py": "2\n", "end": "1\n3"}
+    names = ['na\u00efve "x".py', "two words.py", "b/b.py"]
+    for name, text in before.items():
+        write(tmp_path, name, text)
+    git("add", "-A")
+    git("commit", "-qm", "before")
+    (tmp_path / "gone.py").unlink()
+    for name, text in after.items() | {(name, "1\n2\n") for name in names}:
+        write(tmp_path, name, text)
+    git("add", "-A")
+    for context in ("-U0", "-U3"):
+        assert changed_lines(git("diff", context, "HEAD")) == {
+            "a.py": {1, 4, 6, 7},
+            "less.py": set(),
+            "end": {2},
+            **{name: {1, 2} for name in names},
+        }
+
+
+def test_run_knows_the_lines_that_changed(git: Git, tmp_path: Path) -> None:
+    """Whatever the user's own git likes to show; without a base it knows none."""
+    git("config", "diff.noprefix", "true")
+    git("config", "color.diff", "always")
+    git("switch", "-q", "-c", "topic")
+    write(tmp_path, "app/main.py", "one\n")
+    assert changed_lines(RunInfo.discover(tmp_path, {}).diff()) == {"app/main.py": {1}}
+    assert RunInfo.discover(tmp_path, {"CI": "true"}).diff() == ""
+
+
+def test_run_knows_where_it_was_cloned_from(git: Git, tmp_path: Path) -> None:
+    """If it was."""
+    assert RunInfo.discover(tmp_path, {}).remote() == ""
+    git("remote", "add", "origin", "https://example.org/a.git")
+    assert RunInfo.discover(tmp_path, {}).remote() == "https://example.org/a.git"

@@ -15,6 +15,7 @@ from penstock.export import export, forget
 from penstock.model import Artifact, Command, Outcome, Result, Stage
 from penstock.reports.problems import problems
 from penstock.reports.reading import Reading, read
+from penstock.reports.record import RESERVED
 from penstock.services import ServicePool, bind
 from penstock.state import Passed, State, write_whole
 
@@ -110,9 +111,11 @@ class Commands:
         return outcome
 
     def _refusal(self, stage: str, command: Command, into: Path) -> str:
-        """Return why the reports cannot be kept: another stage keeps its own under their names."""
+        """Return why the reports cannot be kept: another one is kept under their names."""
         for report in command.reports:
             for path in report.paths:
+                if into == self.run.reports and path in RESERVED:
+                    return f"'{path}' is what the run itself writes; give the report another path"
                 keeper = self._keepers.setdefault(into / path, stage)
                 if keeper != stage:
                     return f"stage '{keeper}' keeps a report as '{path}' too; give one another path"
@@ -157,7 +160,7 @@ class Commands:
                 redactor=self.redactor,
             )
             files += kept
-        reading = read(command.reports, into)
+        reading = read(command.reports, into, self.run.root)
         result = Result.SUCCESS if code == 0 and not reading.gates else Result.FAILURE
         reason = "; ".join(reading.gates) if code == 0 else f"exit code {code}"
         if not cached and code in TIMED_OUT_CODES and took >= this.deadline_s:

@@ -166,7 +166,7 @@ def trace_id(run_id: str) -> int:
     """Return the trace of a run: that of `TRACEPARENT` when it was started inside one."""
     above = os.environ.get("TRACEPARENT", "")
     found = re.fullmatch(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", above)
-    return int(found[1] if found else run_id, 16)
+    return int(found[1] if found else run_id, 16) or int(run_id, 16)
 
 
 def span_id(run_id: str, name: str) -> int:

@@ -124,7 +124,7 @@ def _started(plan: Plan) -> RunStarted:
         pipeline=plan.pipeline.name,
         run_id=plan.run.id,
         commit=plan.run.commit,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         stages=tuple(plan.stages.values()),
         reproduce=program(plan.pipeline),
         jobs=plan.jobs,

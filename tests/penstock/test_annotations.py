@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +13,6 @@ from penstock.reports.annotations import Annotation, annotate, changed_lines
 from penstock.reports.view import RunView
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from penstock.events import Event
 
 
@@ -156,36 +153,6 @@ def test_coverage_of_a_huge_range_costs_nothing() -> None:
     read = CoverageRead(stage="lint", percent=0, files=files)
     (found,) = annotate(view(read), {"a.py": {7}})
     assert (found.line, found.end_line) == (7, 7)
-
-
-def git(folder: Path, *words: str) -> str:
-    own = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "core.autocrlf=false"]
-    done = subprocess.run(["git", "-C", str(folder), *own, *words], check=True, capture_output=True)
-    return done.stdout.decode("utf-8", "surrogateescape")
-
-
-def test_changed_lines_are_read_from_what_git_itself_prints(tmp_path: Path) -> None:
-    """New, changed, lost and deleted lines, hard names, and lines that look like a diff's own."""
-    before = {"a.py": "1\n2\n3\n4\n", "gone.py": "x\n", "less.py": "1\n2\n", "end": "1\n2"}
-    after = {"a.py": "0\n1\n2\nB\n4\n++ b/fake.py\n@@ -1 +9 @@\n", "less.py": "2\n", "end": "1\n3"}
-    names = ['na\u00efve "x".py', "two words.py", "b/b.py"]
-    (tmp_path / "b").mkdir()
-    git(tmp_path, "init", "-q")
-    for name, text in before.items():
-        (tmp_path / name).write_text(text)
-    git(tmp_path, "add", "-A")
-    git(tmp_path, "commit", "-qm", "before")
-    (tmp_path / "gone.py").unlink()
-    for name, text in after.items() | {(name, "1\n2\n") for name in names}:
-        (tmp_path / name).write_text(text)
-    git(tmp_path, "add", "-A")
-    for context in ("-U0", "-U3"):
-        assert changed_lines(git(tmp_path, "diff", context, "HEAD")) == {
-            "a.py": {1, 4, 6, 7},
-            "less.py": set(),
-            "end": {2},
-            **{name: {1, 2} for name in names},
-        }
 
 
 @given(st.text() | st.lists(st.sampled_from(["+++ b/x", "@@ -1 +1,3 @@", "+a", "-a", "\\", '+++ "']))

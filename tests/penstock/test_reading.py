@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from penstock import Coverage, JUnit, Report
-from penstock.reports.reading import coverage_percent, read
+from penstock.reports.reading import coverage_by_file, coverage_percent, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,3 +139,14 @@ def test_unreadable_report_closes_the_gate(tmp_path: Path, report: Report) -> No
 def test_plain_report_is_only_kept(tmp_path: Path) -> None:
     """A report of no known kind says nothing."""
     assert read([Report("anything")], tmp_path).summary == ()
+
+
+def test_names_of_several_sources_are_found_in_the_checkout(tmp_path: Path) -> None:
+    """Coverage.py does not say of which source a name is."""
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/core.py").touch()
+    (tmp_path / "c.xml").write_text(BY_FILE.replace("SOURCE", "one</source><source>two"))
+    assert "one/core.py" in {f.file for f in coverage_by_file(tmp_path / "c.xml")}
+    found = {f.file for f in coverage_by_file(tmp_path / "c.xml", tmp_path)}
+    assert {"two/core.py", "one/edge.py"} <= found
+    assert "one/core.py" not in found

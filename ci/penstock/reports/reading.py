@@ -71,8 +71,14 @@ class Reading:
                 )
 
 
-def read(reports: Iterable[Report], folder: Path) -> Reading:
-    """Read what the exported reports of a stage say; unreadable ones are gates, not crashes."""
+def read(reports: Iterable[Report], folder: Path, checkout: Path | None = None) -> Reading:
+    """Read what the exported reports of a stage say; unreadable ones are gates, not crashes.
+
+    Args:
+        reports: Those that the stage declared.
+        folder: Where they are.
+        checkout: Where the files are that they speak of.
+    """
     summary: list[str] = []
     gates: list[str] = []
     tests: list[TestCase] = []
@@ -85,7 +91,7 @@ def read(reports: Iterable[Report], folder: Path) -> Reading:
                 summary.append(counted(cases))
                 tests += cases
             elif isinstance(report, Coverage):
-                coverage += _judge_coverage(report, path, summary, gates)
+                coverage += _judge_coverage(report, path, checkout, summary, gates)
         except Exception as error:  # noqa: BLE001 - a report is untrusted input of any shape
             gates.append(f"{report.path} cannot be read ({type(error).__name__})")
     return Reading(
@@ -109,7 +115,7 @@ def counted(cases: Iterable[TestCase]) -> str:
 
 
 def _judge_coverage(
-    report: Coverage, path: Path, summary: list[str], gates: list[str]
+    report: Coverage, path: Path, checkout: Path | None, summary: list[str], gates: list[str]
 ) -> Iterator[CoverageReading]:
     if not path.exists():
         if report.at_least is not None or report.files:
@@ -124,7 +130,7 @@ def _judge_coverage(
         summary.append(f"coverage {shown} >= {report.at_least:g}% threshold")
     else:
         gates.append(f"{shown} < {report.at_least:g}% threshold")
-    files = coverage_by_file(path)
+    files = coverage_by_file(path, checkout)
     gates += _file_gates(report, files)
     yield CoverageReading(percent=percent, threshold=report.at_least, files=tuple(files))
 
@@ -150,16 +156,24 @@ def coverage_percent(path: Path) -> float:
     return 100.0 * covered / valid if valid else 100.0
 
 
-def coverage_by_file(path: Path) -> list[FileCoverage]:
-    """Return the same share for each file, by its path in the checkout."""
+def coverage_by_file(path: Path, checkout: Path | None = None) -> list[FileCoverage]:
+    """Return the same share for each file, by its path in the checkout.
+
+    Names are relative to one of the sources, and it is not said to which: so to the first one in
+    which there is such a file.
+    """
     root = ET.parse(path).getroot()  # noqa: S314 - expat bounds entity expansion
-    (source,) = [Path(found.text or "") for found in root.iterfind("sources/source")][:1] or [
-        Path()
-    ]
-    prefix = Path() if source.is_absolute() else source
+    sources = [Path(found.text or "") for found in root.iterfind("sources/source")]
+    prefixes = [Path() if source.is_absolute() else source for source in sources] or [Path()]
+
+    def place(name: str) -> Path:
+        places = [prefix / name for prefix in prefixes]
+        there = (p for p in places if checkout and len(places) > 1 and (checkout / p).is_file())
+        return next(there, places[0])
+
     return [
         FileCoverage(
-            file=(prefix / found.attrib["filename"]).as_posix(),
+            file=place(found.attrib["filename"]).as_posix(),
             percent=_share(found),
             missing=_missing(found),
         )

@@ -39,7 +39,8 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = "penstock.run/1"
 PAGE = "index.html"
-OWN_FILES = ("run.json", "events.jsonl", PAGE, junit.FILE, junit.OTHER_FILE)
+RESERVED = ("run.json", "events.jsonl", PAGE, junit.OTHER_FILE)  # no stage may keep these
+OWN_FILES = (*RESERVED, junit.FILE)
 MOST_OUTPUT = 256 * 1024  # characters of what one stage or service prints
 MOST_LINE = 64 * 1024  # bytes, the line feed included: what shippers of JSON Lines bear
 MOST_FINDINGS = 100  # of an event that would be too long otherwise
@@ -170,19 +171,22 @@ class Record:
 
     Args:
         folder: The reports folder.
+        is_new: Whether a run begins: what the last one left is deleted, and its events are written.
+            Else they are there already, and only `run.json` is made from them.
 
     Raises:
         FolderError: When nothing can be written there. Later on, what cannot be written is warned
             of and left out: the result of a run does not depend on its record.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_new: bool = True) -> None:
         self._folder = folder
-        self._events: Path | None = folder / "events.jsonl"
+        self._events = folder / "events.jsonl" if is_new else None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            clear(folder)
-            self._events.touch()
+            if self._events:
+                clear(folder)
+                self._events.touch()
         except OSError as error:
             raise FolderError(folder, error) from error
         self._view = RunView()
