@@ -38,7 +38,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if name.startswith(("OTEL_", "GITHUB_", "TRACE", "CI_", "RUNNER_", "DO_NOT_TRACK")):
             monkeypatch.delenv(name)
     # What is given up goes on in threads for so long; hypothesis bears no other user of `random`.
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     sdk = logging.getLogger("opentelemetry")
     before = set(threading.enumerate())
     yield
