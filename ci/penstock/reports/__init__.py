@@ -44,7 +44,13 @@ def shown(look: Look, run: RunInfo, redactor: Redactor) -> Iterator[list[Listene
     stream = sys.stderr if look.json else sys.stdout
     with ExitStack() as stack:
         record = Record(run.reports)
-        console = ConsoleReport(stream, verbosity=verbosity, color=look.color, environ=run.environ)
+        console = ConsoleReport(
+            stream,
+            verbosity=verbosity,
+            color=look.color,
+            environ=run.environ,
+            live=False if look.json and sys.stdout.isatty() else None,  # both on one terminal
+        )
         listeners: list[Listener] = [stack.enter_context(console), record]
         if look.json:
             from penstock.reports.jsonlines import JsonLines
