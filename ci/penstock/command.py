@@ -37,7 +37,7 @@ WRAPPER = (
     'unset PENSTOCK_RUN PENSTOCK_DEADLINE; exec timeout -s INT -k 5 "$deadline" "$@"'
 )
 TIMED_OUT_CODES = (124, 130, 137)
-TAIL_LINES = 40
+TAIL_LINES, MOST_TAIL = 40, 32_000
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Commands:
     redactor: Redactor
     emit: Callable[[Event], None]
     _keepers: dict[Path, str] = field(default_factory=dict, init=False)
+    # One output in memory at a time: there is no other bound on what stages print.
+    _reading: anyio.Lock = field(default_factory=anyio.Lock, init=False)
 
     async def execute(self, command: Command, this: Try) -> Outcome:
         """Run a command unless the engine has it passed already.
@@ -148,8 +150,11 @@ class Commands:
         cached = cached and not again.startswith(self.run.id)
         if cached and code != 0:
             return Outcome(result=Result.FAILURE, cached=True), Reading()
-        output = self.redactor.mask(await done.combined_output())
-        files = self._log(this, output)
+        async with self._reading:
+            output = self.redactor.mask(await done.combined_output())
+            files = self._log(this, output)
+            found = [] if code == 0 else list(problems(output, workdir=await done.workdir()))
+            output = tail(output)
         remarks: list[str] = []
         if command.reports:
             kept, remarks = await export(
@@ -166,9 +171,6 @@ class Commands:
         if not cached and code in TIMED_OUT_CODES and took >= this.deadline_s:
             result, reason = Result.TIMEOUT, this.too_long
         summary = ", ".join((*reading.summary, *(() if code == 0 else reading.gates)))
-        found = []
-        if result is not Result.SUCCESS:
-            found = list(problems(output, workdir=await done.workdir()))
         outcome = Outcome(
             result=result,
             reason=reason,
@@ -245,5 +247,5 @@ def printed(argv: Sequence[str], output: str) -> str:
 
 
 def tail(text: str, lines: int = TAIL_LINES) -> str:
-    """Return the last lines of a text."""
-    return "\n".join(text.rstrip().splitlines()[-lines:])
+    """Return the last lines of a text, and of endless ones the last characters."""
+    return "\n".join(text[-MOST_TAIL:].rstrip().splitlines()[-lines:])

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST_LINE = 32_000  # characters; what a line has beyond is in the log only
 LONG = re.compile(rf"(.{{{LONGEST_LINE}}}).+")
+LONGEST_BATCH = 8_000_000  # bytes; the engine's batches grow as they wait to be read
 MOST_WAITING = 2_000  # records whose span has not been told of yet
 ONGOING = 1 << 63  # the engine's end time of a span that has not ended is beyond it
 # Spans of the engine's own work that takes long and prints nothing.
@@ -184,9 +185,29 @@ async def _subscribe(path: str) -> AsyncIterator[dict[str, list[dict[str, Any]]]
         httpx.AsyncClient(timeout=None, trust_env=False) as client,  # noqa: S113 - it is silent for long
         client.stream("GET", url, auth=key, headers={"Accept": "text/event-stream"}) as answer,
     ):
-        async for line in answer.aiter_lines():
-            if line.startswith("data: {"):
-                yield json.loads(line.removeprefix("data: "))
+        async for line in _lines(answer.aiter_bytes()):
+            if line.startswith(b"data: {"):
+                yield json.loads(line.removeprefix(b"data: "))
+
+
+async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield lines, but for those that are too long: who prints so fast is not followed live."""
+    line = bytearray()
+    is_too_long = False
+    async for piece in pieces:
+        first, *others = piece.split(b"\n")
+        is_too_long = is_too_long or len(line) + len(first) > LONGEST_BATCH
+        if is_too_long:
+            line.clear()
+        else:
+            line += first
+        if others:
+            if not is_too_long:
+                yield bytes(line)
+            for other in others[:-1]:
+                yield other
+            line[:] = others[-1]
+            is_too_long = False
 
 
 def _list(resource: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ import http.server
 import json
 import threading
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
 import pytest
@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 
 from penstock.events import ActivityChanged, Event, OutputWritten
-from penstock.live import LONGEST_LINE, MOST_WAITING, ONGOING, Live, trace_id
+from penstock.live import LONGEST_LINE, MOST_WAITING, ONGOING, Live, _lines, trace_id
 from penstock.redact import Redactor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -219,6 +222,22 @@ async def test_session_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
             await engine.live.follow()
         server.shutdown()
     assert engine.lines() == "hello\n"
+
+
+@given(st.lists(st.binary(max_size=6) | st.sampled_from([b"\n", b"ab\ncd\n", b"x" * 30])))
+async def test_lines_are_read_whatever_the_pieces(pieces: list[bytes]) -> None:
+    """All of them that end, but for those that are too long."""
+
+    async def come() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penstock.live.LONGEST_BATCH", 40)
+        found = [line async for line in _lines(come())]
+    lines = b"".join(pieces).split(b"\n")[:-1]
+    assert [line for line in lines if len(line) <= 40] == [f for f in found if len(f) <= 40]
+    assert max(map(len, found), default=0) <= 40 or max(map(len, pieces)) > 40
 
 
 async def test_nobody_there_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
