@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from penstock.events import Event
 
 ROOT = Path(__file__).parents[1]
-COLUMNS, ROWS = 100, 36
+COLUMNS, ROWS = 100, 64
 SHOTS, SHOT_S, LAST_S = 32, 0.35, 6.0  # of a recording; its last picture stays longer
 PAGE_SIZE = "1280,944"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -52,15 +52,15 @@ THEME = TerminalTheme(
     ],
 )
 # rich's own names fonts that it would fetch; a README's picture may fetch nothing.
-WINDOW = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"
- width="{width}" height="{height}" role="img">
+WINDOW = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:g}"
+ width="{width}" height="{height:g}" role="img">
 <style>
 text {{ font: {char_height}px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }}
 text.window-title {{ font: 16px system-ui, sans-serif }}
 FILM_STYLES
 </style>
 {chrome}
-<svg x="{terminal_x}" y="{terminal_y}" width="{terminal_width}" height="{terminal_height}">
+<svg x="{terminal_x}" y="{terminal_y}" width="{terminal_width}" height="{terminal_height:g}">
 <g class="film">FILM</g>
 </svg>
 </svg>
@@ -182,7 +182,7 @@ def main() -> None:
         passed = finished.exit_code == 0
         frames = list(shots(events, SHOTS if passed else 1))
         name = "terminal.svg" if passed else "red.svg"
-        (folder / name).write_text(picture(frames, started.reproduce), encoding="utf-8")
+        (folder / name).write_text(picture(frames, started.pipeline), encoding="utf-8")
         if passed:
             with tempfile.TemporaryDirectory() as reports:
                 make_reports(record, Path(reports), quiet=True)
