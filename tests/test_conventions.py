@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -17,6 +18,7 @@ import penstock
 
 ROOT = Path(__file__).parents[1]
 PENSTOCK = ROOT / "ci" / "penstock"
+SVG = "http://www.w3.org/2000/svg"
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
@@ -131,6 +133,20 @@ def test_every_suppression_has_a_code_and_a_reason() -> None:
 def test_readme_has_no_placeholder() -> None:
     """What one sees there was seen."""
     assert "@@" not in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reports.md"])
+def test_pictures_are_there_and_load_nothing(page: str) -> None:
+    """GitHub shows them as they are: small, well formed, and without anything from elsewhere."""
+    file = ROOT / page
+    found = re.findall(r"[\w./-]+\.(?:svg|png)", file.read_text(encoding="utf-8"))
+    assert found
+    for picture in [file.parent / name for name in found]:
+        assert picture.stat().st_size < 150_000
+        if picture.suffix == ".svg":
+            text = picture.read_text(encoding="utf-8").replace(SVG, "")
+            ET.fromstring(text)  # noqa: S314 - our own
+            assert not re.search(r"https?:|url\(|<script|@import|href", text)
 
 
 def test_example_in_the_readme_is_a_pipeline_without_findings(tmp_path: Path) -> None:
