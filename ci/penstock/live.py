@@ -36,7 +36,7 @@ MOST_WAITING = 2_000  # records whose span has not been told of yet
 ONGOING = 1 << 63  # the engine's end time of a span that has not ended is beyond it
 # Spans of the engine's own work that takes long and prints nothing.
 NOISE = re.compile(r"docker\.io/(library/)?|@sha256:[0-9a-f]+")
-ACTIVITY = re.compile(r"(pull|resolv|extract|export|push|upload)\w* ")
+ACTIVITY = re.compile(r"(pull|resolv|extract|push)\w* ")
 
 
 @dataclass

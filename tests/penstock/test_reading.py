@@ -150,3 +150,14 @@ def test_names_of_several_sources_are_found_in_the_checkout(tmp_path: Path) -> N
     found = {f.file for f in coverage_by_file(tmp_path / "c.xml", tmp_path)}
     assert {"two/core.py", "one/edge.py"} <= found
     assert "one/core.py" not in found
+
+
+def test_failing_test_is_shown_where_it_went_wrong(tmp_path: Path) -> None:
+    """The last line of its own file in the traceback; where it begins, when there is none."""
+    trace = (
+        "def test_bad():\n&gt; assert f()\n\ntests/test_a.py:14: \n_ _\nlib/x.py:3: AssertionError"
+    )
+    (tmp_path / "junit.xml").write_text(JUNIT.replace(">trace<", f">{trace}<"))
+    assert read([JUnit("junit.xml")], tmp_path).findings[0].line == 14
+    (tmp_path / "junit.xml").write_text(JUNIT)
+    assert read([JUnit("junit.xml")], tmp_path).findings[0].line == 10

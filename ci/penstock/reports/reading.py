@@ -257,9 +257,11 @@ def shortened(text: str, most: int = MOST_DETAIL) -> str:
 
 
 def _finding(case: TestCase) -> Finding:
+    # Pytest's traceback ends where the test went wrong; the report itself has where it begins.
+    wrong = re.findall(rf"^{re.escape(case.file)}:(\d+): ", case.detail, re.MULTILINE)
     return Finding(
         file=case.file or case.suite,
-        line=case.line,
+        line=int(wrong[-1]) if case.file and wrong else case.line,
         tool="pytest",
         code=case.name,
         message=case.message or "failed",
