@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,7 @@ def _project(source: Source) -> str:
 
 def _uv(source: Source) -> str:
     """Return the requirement for uv itself: the version in the lock file, if it is locked."""
-    lock = tomllib.loads((source.root / "uv.lock").read_text(encoding="utf-8"))
-    versions = [entry["version"] for entry in lock["package"] if entry["name"] == "uv"]
-    return f"uv=={versions[0]}" if versions else "uv"
+    lock = (source.root / "uv.lock").read_text(encoding="utf-8")
+    # Not read as TOML, which takes tenths of a second; uv itself writes each package so.
+    locked = re.search(r'^name = "uv"\nversion = "([^"]+)"$', lock, re.MULTILINE)
+    return f"uv=={locked[1]}" if locked else "uv"
