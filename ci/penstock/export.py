@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.redact import PIECE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
 
     from penstock.model import Report
     from penstock.redact import Redactor
-
-
-PIECE = 1 << 20  # characters
 
 
 async def export(

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import redact
-from penstock.redact import MASK, MIN_BYTES, Redactor
+from penstock.redact import MASK, MIN_BYTES, PIECE, Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -349,3 +349,17 @@ def test_repr_shows_no_secret() -> None:
     known = redactor("password", "password", "pass-word")
     assert repr(known) == "<Redactor of 2 secrets>"
     assert known.knows_any is True
+
+
+@pytest.mark.parametrize("before", [PIECE - 7, PIECE, 2 * PIECE - 1])
+def test_secret_is_masked_in_a_text_of_any_length(before: int) -> None:
+    """Also where it lies across the pieces that the text is looked at in."""
+    redactor = Redactor()
+    redactor.add("hunter2-hunter2")
+    text = "x" * before + "hunter2-hunter2" + "y" * PIECE
+    assert redactor.mask(text) == "x" * before + MASK + "y" * PIECE
+
+
+def test_without_a_secret_a_text_is_itself() -> None:
+    """Nothing is looked for."""
+    assert Redactor().mask("anything") == "anything"
