@@ -198,7 +198,7 @@ def _name(words: str) -> str:
     r"""Return the path that git names, with `b/` before it and, if need be, quoted as in C."""
     words = words.removesuffix("\t")
     if words.startswith('"'):
-        escaped = words.strip('"').encode("utf-8", "surrogateescape").decode("latin-1")
+        escaped = words[1:-1].encode("utf-8", "surrogateescape").decode("latin-1")
         raw = escaped.encode("latin-1").decode("unicode_escape").encode("latin-1", "replace")
         words = raw.decode("utf-8", "surrogateescape")
     return words.removeprefix("b/")
