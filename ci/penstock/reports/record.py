@@ -328,10 +328,11 @@ def clear(folder: Path) -> None:
     """Delete what the last run left, as far as its record names it, and nothing else."""
     try:
         last = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        kept = [entry["path"] for stage in last["stages"] for entry in stage.get("artifacts", ())]
+        named = [entry["path"] for stage in last["stages"] for entry in stage.get("artifacts", ())]
+        kept = [folder / name for name in named]
+        top = folder.resolve()
+        inside = [path for path in kept if path.is_file() and top in path.resolve().parents]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        kept = []
-    for path in [*kept, *OWN_FILES]:
-        inside = folder / path
-        if inside.resolve().is_relative_to(folder.resolve()):
-            remove(inside)
+        inside = []
+    for path in [*inside, *(folder / name for name in OWN_FILES)]:
+        remove(path)
