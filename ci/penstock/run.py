@@ -67,10 +67,13 @@ async def _run(
     signals: AsyncIterator[signal.Signals],
 ) -> int:
     surroundings, state = plan.run, plan.state
-    _mask(secrets, redactor, stream)
     began = time.monotonic()
+    unmasked = _mask(secrets, redactor)
     started = _started(plan)
     stream.emit(started)
+    for what in unmasked:
+        words = f"{what} is shorter than {MIN_BYTES} bytes and is not masked"
+        stream.emit(Warned(message=words))
     async with anyio.create_task_group() as tasks:
         live = Live(surroundings.id, stream.emit, redactor)
         pool = ServicePool(tasks, live)
@@ -155,14 +158,14 @@ def _advice(pipeline: Pipeline) -> str:
     return "does Docker run here, or is there another engine for `--engine URL`?"
 
 
-def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor, stream: EventStream) -> None:
-    for (stage, name), value in secrets.items():
-        if not redactor.add(value):
-            what = f"secret '{name}' of stage '{stage}'"
-            words = f"{what} is shorter than {MIN_BYTES} bytes and is not masked"
-            stream.emit(Warned(message=words))
-    if token := os.environ.get("REGISTRY_TOKEN"):
-        redactor.add(token)
+def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor) -> list[str]:
+    """Have secrets masked from now on, and return those that are too short for that."""
+    redactor.add(os.environ.get("REGISTRY_TOKEN", ""))
+    return [
+        f"secret '{name}' of stage '{stage}'"
+        for (stage, name), value in secrets.items()
+        if not redactor.add(value)
+    ]
 
 
 async def _heed(

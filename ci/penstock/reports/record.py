@@ -329,10 +329,9 @@ def clear(folder: Path) -> None:
     try:
         last = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         named = [entry["path"] for stage in last["stages"] for entry in stage.get("artifacts", ())]
-        kept = [folder / name for name in named]
-        top = folder.resolve()
-        inside = [path for path in kept if path.is_file() and top in path.resolve().parents]
+        kept = [path for name in named if (path := folder / name).is_file()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        inside = []
-    for path in [*inside, *(folder / name for name in OWN_FILES)]:
-        remove(path)
+        kept = []
+    for path in [*kept, *(folder / name for name in OWN_FILES)]:
+        if path.resolve().is_relative_to(folder.resolve()):
+            remove(path)
