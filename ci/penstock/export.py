@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyio.to_thread import run_sync
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -54,7 +56,7 @@ async def export(
         remarks += [f"{path} is missing" for path in paths if not (beside / path).exists()]
         if redactor.knows_any:
             for file in _files(beside):
-                _mask(file, redactor)
+                await run_sync(_mask, file, redactor)
         for path in paths:
             if (beside / path).exists():
                 (into / path).parent.mkdir(parents=True, exist_ok=True)

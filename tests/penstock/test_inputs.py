@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from dagger import dag
 
-from penstock import Command, Service
+from penstock import Command, Pipeline, Service
+from penstock.config import RunInfo
+from penstock.execute import Executor
 from penstock.inputs import digest, images, inputs, why
+from penstock.live import Live
+from penstock.redact import Redactor
+from penstock.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,3 +138,23 @@ def test_file_that_cannot_be_read_is_an_input_too(root: Path) -> None:
     (root / "app/main.py").symlink_to("/proc/self/mem")
     found = inputs([box(root).with_file("/x", single), {"k": None}])
     assert {"file README.md", "file app/main.py"} <= {*found}
+
+
+async def test_what_is_remembered_holds_no_secret(root: Path) -> None:
+    """A word of a command may be one; it is kept on disk until the next run."""
+    pipeline = Pipeline("demo", root=root)
+
+    @pipeline.stage
+    async def enter() -> list[Container]:
+        return [dag.container().with_exec(["login", "hunter2-hunter2"])]
+
+    redactor, state = Redactor(), State(root)
+    redactor.add("hunter2-hunter2")
+    run = RunInfo(id="0f", root=root, commit="", branch="")
+    live = Live(run.id, lambda _: None, redactor)
+    nothing: Any = None  # of the engine is asked
+    stages = pipeline.check()
+    executor = Executor(pipeline, stages, run, nothing, state, redactor, live, {})
+    outcome = await executor(stages["enter"], {}, attempt=1, deadline_s=5)
+    assert outcome.passed
+    assert {*state.inputs["enter"]} == {"command `login ***`"}

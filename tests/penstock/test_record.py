@@ -168,7 +168,9 @@ def test_event_that_cannot_be_parted_is_recorded_shorter(tmp_path: Path) -> None
     assert "characters left out" in push["reason"]
 
 
-@pytest.mark.parametrize("path", ["", ".", "..", "x/..", "/", "\0", 5, None, "x" * 5000, "run.json/x"])
+@pytest.mark.parametrize(
+    "path", ["", ".", "..", "x/..", "/", "\0", 5, None, "x" * 5000, "run.json/x"]
+)
 def test_record_of_the_last_run_may_name_anything(tmp_path: Path, path: object) -> None:
     """It is deleted itself; of all else only what lies in the reports folder."""
     kept = tmp_path / "reports/kept.txt"

@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA = "penstock.run/1"
-PAGE = "index.html"
-RESERVED = ("run.json", "events.jsonl", PAGE, junit.OTHER_FILE)  # no stage may keep these
-OWN_FILES = (*RESERVED, junit.FILE)
+RUN, EVENTS, PAGE = "run.json", "events.jsonl", "index.html"
+LOG_FOLDER = "logs"
+RESERVED = (RUN, EVENTS, PAGE, LOG_FOLDER, junit.OTHER_FILE)  # no stage may keep these
+OWN_FILES = (RUN, EVENTS, PAGE, junit.OTHER_FILE, junit.FILE)
 MOST_OUTPUT = 256 * 1024  # characters of what one stage or service prints
 MOST_LINE = 64 * 1024  # bytes, the line feed included: what shippers of JSON Lines bear
 MOST_FINDINGS = 100  # of an event that would be too long otherwise
@@ -181,7 +182,7 @@ class Record:
 
     def __init__(self, folder: Path, *, is_new: bool = True) -> None:
         self._folder = folder
-        self._events = folder / "events.jsonl" if is_new else None
+        self._events = folder / EVENTS if is_new else None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self._events:
@@ -242,7 +243,7 @@ class Record:
             services=tuple(_services(view.services.values())),
             stages=tuple(map(_stage, view.stages.values())),
         )
-        path = self._folder / "run.json"
+        path = self._folder / RUN
         try:
             write_whole(path, to_json(plain(record)))
         except OSError as error:
@@ -327,7 +328,7 @@ def _warn(path: Path, error: OSError) -> None:
 def clear(folder: Path) -> None:
     """Delete what the last run left, as far as its record names it, and nothing else."""
     try:
-        last = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        last = json.loads((folder / RUN).read_text(encoding="utf-8"))
         named = [entry["path"] for stage in last["stages"] for entry in stage.get("artifacts", ())]
         kept = [path for name in named if (path := folder / name).is_file()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
