@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from penstock.events import Event, RunStopped, StageRetried, StageStarted
-from penstock.model import Attempt, Outcome, Result, Stage
-from penstock.scheduler import BROKEN, Scheduler
+from penstock.model import BROKEN, Attempt, Outcome, Result, Stage
+from penstock.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

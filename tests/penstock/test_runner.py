@@ -725,12 +725,12 @@ async def test_durations_are_of_the_stage_itself() -> None:
     """Wall time of its last attempt, not of the run."""
 
     async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
-        del stage, needed
-        await anyio.sleep(0.05)
+        del needed
+        await anyio.sleep({"a": 0.05, "b": 0.01}[stage.name])
         return Outcome(result=Result.SUCCESS)
 
     outcomes = await Runner(parse("a; b: a").values(), execute, emit=lambda _: None).run()
-    assert all(0.04 < outcome.duration_s < 0.09 for outcome in outcomes.values())
+    assert outcomes["a"].duration_s > outcomes["b"].duration_s > 0
 
 
 async def test_each_attempt_has_its_own_duration(monkeypatch: pytest.MonkeyPatch) -> None:

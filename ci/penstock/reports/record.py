@@ -22,10 +22,11 @@ from penstock.events import (
     plain,
     to_dict,
 )
+from penstock.evidence import FAILED
 from penstock.export import remove
 from penstock.model import Outcome, Result
 from penstock.reports import junit
-from penstock.reports.reading import BAD, shortened
+from penstock.reports.reading import shortened
 from penstock.reports.view import RunView, ServiceView, StageView
 from penstock.state import to_json, write_whole
 
@@ -67,7 +68,7 @@ class TestCounts:
     @classmethod
     def of(cls, cases: Iterable[TestCase]) -> TestCounts:
         """Count tests."""
-        counts = Counter("failed" if case.result in BAD else case.result.value for case in cases)
+        counts = Counter("failed" if case.result in FAILED else case.result.value for case in cases)
         return cls(**{field.name: counts[field.name] for field in fields(cls)})
 
 
