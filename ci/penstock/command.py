@@ -153,15 +153,7 @@ class Commands:
         cached = cached and not again.startswith(self.run.id)
         if cached and code != 0:
             return Outcome(result=Result.FAILURE, cached=True), Reading()
-        async with self._reading:
-            # Of 100 MB either takes seconds: off the loop, which has to hear engine and signals.
-            output = await run_sync(self.redactor.mask, await done.combined_output())
-            files = self._log(this, output)
-            found: list[Finding] = []
-            if code != 0:
-                seen = problems(output, workdir=await done.workdir())
-                found = await run_sync(list, seen)
-            output = tail(output)
+        output, found, files = await self._said(done, this, has_failed=code != 0)
         remarks: list[str] = []
         if command.reports:
             kept, remarks = await export(
@@ -209,6 +201,18 @@ class Commands:
             if not start and not cached:
                 await self.pool.sweep(command.services)
         return code, cached
+
+    async def _said(
+        self, done: dagger.Container, this: Try, *, has_failed: bool
+    ) -> tuple[str, list[Finding], list[Path]]:
+        """Return the end of what a command printed, the problems in it, and where all of it is."""
+        async with self._reading:
+            # Of 100 MB either takes seconds: off the loop, which has to hear engine and signals.
+            output = await run_sync(self.redactor.mask, await done.combined_output())
+            files = self._log(this, output)
+            workdir = await done.workdir() if has_failed else ""
+            found = await run_sync(list, problems(output, workdir=workdir)) if has_failed else []
+            return tail(output), found, files
 
     def _log(self, this: Try, output: str) -> list[Path]:
         """Write what a command printed; what earlier attempts printed stays beside it."""
