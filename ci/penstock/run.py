@@ -16,7 +16,7 @@ import anyio
 import penstock
 from penstock.cli import PROGRAM_VARIABLE, SIGNALLED_CODE, program
 from penstock.errors import PenstockError
-from penstock.events import EventStream, PastRun, RunFinished, RunStarted, Warned
+from penstock.events import EventStream, PastRun, RunFinished, RunStarted, RunStopped, Warned
 from penstock.execute import Executor
 from penstock.live import Live
 from penstock.model import Result
@@ -92,11 +92,11 @@ async def _run(
         stream.listen(executor.release)
         connecting = anyio.CancelScope()
         tasks.start_soon(_heed, signals, runner, connecting)
-        on_lost = partial(runner.stop, Result.ERROR, exit_code=ENGINE_CODE, teardown_s=0.0)
+        lost = partial(RunStopped, result=Result.ERROR, exit_code=ENGINE_CODE, teardown_s=0.0)
         try:
             async with open_session(
                 emit=stream.emit,
-                on_lost=on_lost,
+                on_lost=lambda reason: runner.stop(lost(reason=reason)),
                 connecting=connecting,
                 advice=_advice(plan.pipeline),
             ):
@@ -104,7 +104,7 @@ async def _run(
                 await runner.run()
                 await pool.stop_all()
         except PenstockError as error:
-            on_lost(str(error))
+            runner.stop(lost(reason=str(error)))
         tasks.cancel_scope.cancel()
     outcomes = runner.outcomes
     ended = verdict(runner.stages, outcomes, runner.stops)
@@ -174,10 +174,12 @@ async def _heed(
     """The first signal cancels and cleans up; the second ends the process at once."""
     first = await anext(signals)
     runner.stop(
-        Result.CANCELLATION,
-        f"interrupted by {first.name}",
-        exit_code=SIGNALLED_CODE + first,
-        teardown_s=INTERRUPTED_TEARDOWN_S,
+        RunStopped(
+            result=Result.CANCELLATION,
+            reason=f"interrupted by {first.name}",
+            exit_code=SIGNALLED_CODE + first,
+            teardown_s=INTERRUPTED_TEARDOWN_S,
+        )
     )
     connecting.cancel()
     # The engine's session ends with us, because it reads our end of a pipe.
