@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from contextlib import suppress
@@ -68,7 +69,7 @@ async def export(
 def _mask(file: Path, redactor: Redactor) -> None:
     """Mask the secrets in a file, in pieces, whatever its size; other bytes stay as they are."""
     masker = redactor.stream()
-    beside = file.with_name(f"{file.name}.masked")
+    beside = file.with_name(f".{os.urandom(8).hex()}")  # no name that a tool gives
     lossless = partial(Path.open, encoding="utf-8", errors="surrogateescape", newline="")
     with lossless(file) as source, lossless(beside, "w") as target:
         while piece := source.read(PIECE):
