@@ -247,7 +247,7 @@ def test_changed_lines_are_read_from_what_git_itself_prints(git: Git, tmp_path: 
     """New, changed, lost and deleted lines, hard names, and lines that look like a diff's own."""
     before = {"a.py": "1\n2\n3\n4\n", "gone.py": "x\n", "less.py": "1\n2\n", "end": "1\n2"}
     after = {"a.py": "0\n1\n2\nB\n4\n++ b/fake.py\n@@ -1 +9 @@\n", "less.py": "2\n", "end": "1\n3"}
-    names = ['na\u00efve "x".py', "two words.py", "b/b.py"]
+    names = ['na\u00efve "x".py', "two words.py", "b/b.py", 'quoted"', "back\\"]
     for name, text in before.items():
         write(tmp_path, name, text)
     git("add", "-A")

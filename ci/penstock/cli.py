@@ -128,10 +128,11 @@ def _plan(pipeline: Pipeline, options: argparse.Namespace) -> Plan:
 
 def _explained(pipeline: Pipeline, names: Sequence[str]) -> str:
     from penstock.reports import listing
+    from penstock.reports.record import RUN
 
     stages = pipeline.check()
     wanted = named(names, stages)
-    path = pipeline.root / REPORTS / "run.json"
+    path = pipeline.root / REPORTS / RUN
     return listing.explain(path, [name for name in stages if name in wanted])
 
 

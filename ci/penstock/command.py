@@ -7,15 +7,17 @@ import re
 import shlex
 import time
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.to_thread import run_sync
 
 from penstock.export import export, forget
 from penstock.model import Artifact, Command, Outcome, Result, Stage
 from penstock.reports.problems import problems
 from penstock.reports.reading import Reading, read
-from penstock.reports.record import RESERVED
+from penstock.reports.record import LOG_FOLDER, RESERVED
 from penstock.services import ServicePool, bind
 from penstock.state import Passed, State, write_whole
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from penstock.config import RunInfo
     from penstock.events import Event
+    from penstock.evidence import Finding
     from penstock.redact import Redactor
 
 MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
@@ -116,8 +119,8 @@ class Commands:
         """Return why the reports cannot be kept: another one is kept under their names."""
         for report in command.reports:
             for path in report.paths:
-                if into == self.run.reports and path in RESERVED:
-                    return f"'{path}' is what the run itself writes; give the report another path"
+                if into == self.run.reports and PurePosixPath(path).parts[0] in RESERVED:
+                    return f"'{path}' is where the run itself writes; give the report another path"
                 keeper = self._keepers.setdefault(into / path, stage)
                 if keeper != stage:
                     return f"stage '{keeper}' keeps a report as '{path}' too; give one another path"
@@ -150,11 +153,7 @@ class Commands:
         cached = cached and not again.startswith(self.run.id)
         if cached and code != 0:
             return Outcome(result=Result.FAILURE, cached=True), Reading()
-        async with self._reading:
-            output = self.redactor.mask(await done.combined_output())
-            files = self._log(this, output)
-            found = [] if code == 0 else list(problems(output, workdir=await done.workdir()))
-            output = tail(output)
+        output, found, files = await self._said(done, this, has_failed=code != 0)
         remarks: list[str] = []
         if command.reports:
             kept, remarks = await export(
@@ -179,7 +178,7 @@ class Commands:
             notes=tuple(note for note in (summary, *remarks) if note),
             findings=(*reading.findings, *found),
             output=printed(command.argv, output),
-            artifacts=await anyio.to_thread.run_sync(_described, files, self.run.reports),
+            artifacts=await run_sync(_described, files, self.run.reports),
             value=done,
         )
         return outcome, reading
@@ -203,9 +202,21 @@ class Commands:
                 await self.pool.sweep(command.services)
         return code, cached
 
+    async def _said(
+        self, done: dagger.Container, this: Try, *, has_failed: bool
+    ) -> tuple[str, list[Finding], list[Path]]:
+        """Return the end of what a command printed, the problems in it, and where all of it is."""
+        async with self._reading:
+            # Of 100 MB either takes seconds: off the loop, which has to hear engine and signals.
+            output = await run_sync(self.redactor.mask, await done.combined_output())
+            files = self._log(this, output)
+            workdir = await done.workdir() if has_failed else ""
+            found = await run_sync(list, problems(output, workdir=workdir)) if has_failed else []
+            return tail(output), found, files
+
     def _log(self, this: Try, output: str) -> list[Path]:
         """Write what a command printed; what earlier attempts printed stays beside it."""
-        folder = self.run.reports / "logs"
+        folder = self.run.reports / LOG_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         name = file_name(this.stage.name)
         path = folder / f"{name}.txt"

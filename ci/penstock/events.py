@@ -81,7 +81,16 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStopped(Event):
-    """Nothing more starts but teardown stages, and what runs is cut short."""
+    """Nothing more starts but teardown stages, and what runs is cut short.
+
+    Args:
+        result: `failure`, `error`, `timeout` or `cancellation`.
+        reason: In words.
+        root: The stage at fault.
+        exit_code: Of the run, where it does not follow from the results of stages.
+        grace_s: How long what runs may still take.
+        teardown_s: What teardown stages get, all together; `None` leaves them what they had.
+    """
 
     result: Result
     reason: str

@@ -45,6 +45,9 @@ class TestResult(StrEnum):
     SKIPPED = "skipped"
 
 
+FAILED = frozenset({TestResult.FAILED, TestResult.ERROR})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestCase:
     """One test of a stage.

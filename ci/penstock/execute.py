@@ -159,7 +159,11 @@ class Executor:
 
     async def _inputs(self, stage: Stage, values: list[Any]) -> dict[str, str]:
         """Return what a stage is made from, the results of others included."""
-        found = await anyio.to_thread.run_sync(inputs, values)
+        mask = self.redactor.mask
+        # Off the loop, which has to hear the engine and signals; kept on disk, so without secrets.
+        found = await anyio.to_thread.run_sync(
+            lambda: {mask(what): made for what, made in inputs(values).items()}
+        )
         self.state.images[stage.family] = images(found)
         results = {f"result of {need}": digest(self._made_from[need]) for need in stage.takes}
         self._made_from[stage.name] = found | results

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from anyio.to_thread import run_sync
 
 from penstock.redact import PIECE
 
@@ -53,7 +56,7 @@ async def export(
         remarks += [f"{path} is missing" for path in paths if not (beside / path).exists()]
         if redactor.knows_any:
             for file in _files(beside):
-                _mask(file, redactor)
+                await run_sync(_mask, file, redactor)
         for path in paths:
             if (beside / path).exists():
                 (into / path).parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +68,7 @@ async def export(
 def _mask(file: Path, redactor: Redactor) -> None:
     """Mask the secrets in a file, in pieces, whatever its size; other bytes stay as they are."""
     masker = redactor.stream()
-    beside = file.with_name(f"{file.name}.masked")
+    beside = file.with_name(f".{os.urandom(8).hex()}")  # no name that a tool gives
     lossless = partial(Path.open, encoding="utf-8", errors="surrogateescape", newline="")
     with lossless(file) as source, lossless(beside, "w") as target:
         while piece := source.read(PIECE):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -38,7 +39,7 @@ def inputs(value: object) -> dict[str, str]:
 
 def images(found: Iterable[str]) -> list[str]:
     """Return the names of the images among inputs."""
-    return sorted({what.rpartition("image ")[2] for what in found if "image " in what})
+    return sorted({name for what in found if (name := _name("image", what))})
 
 
 def digest(value: object) -> str:
@@ -55,8 +56,8 @@ def why(before: Mapping[str, str] | None, now: Mapping[str, str], *, cached: boo
         now: Its inputs.
         cached: Whether the engine had its result.
     """
-    files = sum("file " in what for what in now)
     if cached:
+        files = sum(bool(_name("file", what)) for what in now)
         return [f"the same {files} files and {len(now) - files} other inputs as when it passed"]
     if before is None:
         return ["it has not passed here before"]
@@ -68,6 +69,12 @@ def why(before: Mapping[str, str] | None, now: Mapping[str, str], *, cached: boo
     if (more := len(reasons) - MOST_REASONS) > 0:
         reasons[MOST_REASONS:] = [f"and {more} more"]
     return reasons
+
+
+def _name(kind: str, what: str) -> str:
+    """Return the name of an input of a kind, also of a service's; nothing of another kind."""
+    found = re.fullmatch(rf"(?:\S+: )*{kind} (.+)", what, re.DOTALL)
+    return found[1] if found else ""
 
 
 def _inputs(value: object, seen: dict[str, dict[str, str]]) -> Iterator[tuple[str, str]]:
@@ -111,6 +118,8 @@ def _step(
             if key not in seen:
                 seen[key] = dict(_files(**plain))
             yield from seen[key].items()
+        case "setSecret":
+            return  # a digest of what is short can be guessed
         case _ if plain and not name.startswith(("load", "withSecret", "cacheVolume")):
             yield f"{name} {next(iter(plain.values()))!s:.60}", digest(plain)
     yield from _inputs(tuple(given.values()), seen)
@@ -130,7 +139,7 @@ def _files(
     if root.is_file():
         yield f"file {root.name}", _content(root)
         return
-    tops = {top for pattern in include for top in root.glob(pattern)}
+    tops = {top for pattern in include for top in _matching(root, pattern)}
     found = {f for top in tops for f in ([top] if not top.is_dir() else top.rglob("*"))}
     for file in sorted(found)[:MOST_FILES]:
         name = file.relative_to(root).as_posix()
@@ -138,6 +147,14 @@ def _files(
         left_out = (p.removeprefix("**/") for p in exclude)
         if file.is_file() and not any(fnmatchcase(part, p) for p in left_out for part in parts):
             yield f"file {name}", _content(file)
+
+
+def _matching(root: Path, pattern: str) -> Iterable[Path]:
+    try:
+        return list(root.glob(pattern.lstrip("/")))
+    except ValueError:  # of `**.py`, which the engine knows
+        names = (path.relative_to(root) for path in root.rglob("*"))
+        return [root / name for name in names if fnmatchcase(name.as_posix(), pattern)]
 
 
 def _content(file: Path) -> str:

@@ -53,6 +53,9 @@ class Result(StrEnum):
     SKIP = "skip", "SKIPPED"
 
 
+BROKEN = frozenset({Result.FAILURE, Result.ERROR, Result.TIMEOUT})
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A regular file that a run left in the reports folder.

@@ -16,7 +16,7 @@ import anyio
 import penstock
 from penstock.cli import PROGRAM_VARIABLE, SIGNALLED_CODE, program
 from penstock.errors import PenstockError
-from penstock.events import EventStream, PastRun, RunFinished, RunStarted, Warned
+from penstock.events import EventStream, PastRun, RunFinished, RunStarted, RunStopped, Warned
 from penstock.execute import Executor
 from penstock.live import Live
 from penstock.model import Result
@@ -67,10 +67,13 @@ async def _run(
     signals: AsyncIterator[signal.Signals],
 ) -> int:
     surroundings, state = plan.run, plan.state
-    _mask(secrets, redactor, stream)
     began = time.monotonic()
+    unmasked = _mask(secrets, redactor)
     started = _started(plan)
     stream.emit(started)
+    for what in unmasked:
+        words = f"{what} is shorter than {MIN_BYTES} bytes and is not masked"
+        stream.emit(Warned(message=words))
     async with anyio.create_task_group() as tasks:
         live = Live(surroundings.id, stream.emit, redactor)
         pool = ServicePool(tasks, live)
@@ -89,11 +92,11 @@ async def _run(
         stream.listen(executor.release)
         connecting = anyio.CancelScope()
         tasks.start_soon(_heed, signals, runner, connecting)
-        on_lost = partial(runner.stop, Result.ERROR, exit_code=ENGINE_CODE, teardown_s=0.0)
+        lost = partial(RunStopped, result=Result.ERROR, exit_code=ENGINE_CODE, teardown_s=0.0)
         try:
             async with open_session(
                 emit=stream.emit,
-                on_lost=on_lost,
+                on_lost=lambda reason: runner.stop(lost(reason=reason)),
                 connecting=connecting,
                 advice=_advice(plan.pipeline),
             ):
@@ -101,7 +104,7 @@ async def _run(
                 await runner.run()
                 await pool.stop_all()
         except PenstockError as error:
-            on_lost(str(error))
+            runner.stop(lost(reason=str(error)))
         tasks.cancel_scope.cancel()
     outcomes = runner.outcomes
     ended = verdict(runner.stages, outcomes, runner.stops)
@@ -155,14 +158,14 @@ def _advice(pipeline: Pipeline) -> str:
     return "does Docker run here, or is there another engine for `--engine URL`?"
 
 
-def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor, stream: EventStream) -> None:
-    for (stage, name), value in secrets.items():
-        if not redactor.add(value):
-            what = f"secret '{name}' of stage '{stage}'"
-            words = f"{what} is shorter than {MIN_BYTES} bytes and is not masked"
-            stream.emit(Warned(message=words))
-    if token := os.environ.get("REGISTRY_TOKEN"):
-        redactor.add(token)
+def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor) -> list[str]:
+    """Have secrets masked from now on, and return those that are too short for that."""
+    redactor.add(os.environ.get("REGISTRY_TOKEN", ""))
+    return [
+        f"secret '{name}' of stage '{stage}'"
+        for (stage, name), value in secrets.items()
+        if not redactor.add(value)
+    ]
 
 
 async def _heed(
@@ -171,10 +174,12 @@ async def _heed(
     """The first signal cancels and cleans up; the second ends the process at once."""
     first = await anext(signals)
     runner.stop(
-        Result.CANCELLATION,
-        f"interrupted by {first.name}",
-        exit_code=SIGNALLED_CODE + first,
-        teardown_s=INTERRUPTED_TEARDOWN_S,
+        RunStopped(
+            result=Result.CANCELLATION,
+            reason=f"interrupted by {first.name}",
+            exit_code=SIGNALLED_CODE + first,
+            teardown_s=INTERRUPTED_TEARDOWN_S,
+        )
     )
     connecting.cancel()
     # The engine's session ends with us, because it reads our end of a pipe.

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from penstock.events import Event, RunStopped, StageRetried, StageStarted
-from penstock.model import Attempt, Outcome, Result, Stage
-from penstock.scheduler import BROKEN, Scheduler
+from penstock.model import BROKEN, Attempt, Outcome, Result, Stage
+from penstock.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -119,44 +119,23 @@ class Runner:
             self._leave_when_done()
         return self.outcomes
 
-    def stop(
-        self,
-        result: Result,
-        reason: str,
-        *,
-        exit_code: int = 0,
-        grace_s: float = 0.0,
-        teardown_s: float | None = None,
-    ) -> None:
+    def stop(self, stop: RunStopped) -> None:
         """Start nothing more but teardown stages, and cancel what runs.
 
         The first call gives what it stops its reason; a later one can only shorten what is left.
-
-        Args:
-            result: `error`, `timeout` or `cancellation`.
-            reason: In words.
-            exit_code: Of the run.
-            grace_s: How long what runs may still take.
-            teardown_s: What teardown stages get, all together; `None` leaves them what they had.
         """
-        self._scheduler.stop(
-            RunStopped(
-                result=result,
-                reason=reason,
-                exit_code=exit_code,
-                grace_s=grace_s,
-                teardown_s=teardown_s,
-            )
-        )
+        self._scheduler.stop(stop)
 
     async def _watch_deadline(self) -> None:
         await anyio.sleep(self._deadline_s)
         self.stop(
-            Result.TIMEOUT,
-            f"because the run's deadline of {self._deadline_s:g} s passed",
-            exit_code=TIMEOUT_CODE,
-            grace_s=GRACE_S,
-            teardown_s=self._teardown_s,
+            RunStopped(
+                result=Result.TIMEOUT,
+                reason=f"because the run's deadline of {self._deadline_s:g} s passed",
+                exit_code=TIMEOUT_CODE,
+                grace_s=GRACE_S,
+                teardown_s=self._teardown_s,
+            )
         )
 
     def _follow(self, event: Event) -> None:

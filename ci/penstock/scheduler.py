@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 
 from penstock.events import Event, RunStopped, StageFinished, StagesAdded, StageStarted
 from penstock.graph import Graph
-from penstock.model import Outcome, Result, Stage
+from penstock.model import BROKEN, Outcome, Result, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-BROKEN = frozenset({Result.FAILURE, Result.ERROR, Result.TIMEOUT})
 
 
 class Scheduler:

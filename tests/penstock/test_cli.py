@@ -15,6 +15,8 @@ import pytest
 
 from penstock import Pipeline, Secret
 from penstock.cli import program
+from penstock.events import RunStarted, Warned
+from penstock.replay import read
 from penstock.state import State, alone
 
 ROOT = Path(__file__).parents[2]
@@ -192,6 +194,22 @@ def test_no_engine_is_exit_4_and_says_so_once(
     assert shown[0] == "Lint: SKIPPED (because there is no engine)"
     assert shown[-1].startswith(f"PIPELINE STOPPED ✗ ({reason}")
     assert reason in json.loads((small.root / "reports/run.json").read_text())["reason"]
+
+
+def test_start_of_the_run_is_its_first_event(
+    small: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where there is something to warn of: a record begins with it."""
+    monkeypatch.setenv("PENSTOCK_PIN", "1234")
+
+    @small.stage(secrets={"pin": Secret.env("PENSTOCK_PIN")})
+    def unlock(pin: object) -> None: ...
+
+    assert small.main(["--engine", NO_ENGINE, "--only", "unlock"]) == 4
+    started, warned, *_ = read(small.root / "reports/events.jsonl")
+    assert isinstance(started, RunStarted)
+    assert isinstance(warned, Warned)
+    assert "'pin' of stage 'unlock' is shorter than 6 bytes" in warned.message
 
 
 def test_advice_names_the_command_where_it_is(

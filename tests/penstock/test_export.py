@@ -1,14 +1,37 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 from penstock import Coverage, JUnit, Report
-from penstock.export import forget, remove
+from penstock.export import export, forget, remove
+from penstock.redact import Redactor
 
-if TYPE_CHECKING:
-    from pathlib import Path
+NAMES = ("x", "x.masked", "n" * 255)
+
+
+class Exported:
+    """A directory of the engine's, each file of which holds a secret."""
+
+    def filter(self, **_: object) -> Self:
+        return self
+
+    async def export(self, path: str) -> None:
+        for name in NAMES:
+            (Path(path) / "out" / name).parent.mkdir(exist_ok=True)
+            (Path(path) / "out" / name).write_text(f"{name}: hunter2-hunter2")
+
+
+async def test_files_of_any_name_are_kept_without_secrets(tmp_path: Path) -> None:
+    """One that is called as another one's copy might be, and the longest."""
+    directory: Any = Exported()
+    redactor = Redactor()
+    redactor.add("hunter2-hunter2")
+    await export(directory, [Report("out")], tmp_path, folder=tmp_path, redactor=redactor)
+    kept = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert kept == {name: f"{name}: ***" for name in NAMES}
 
 
 def test_forgotten_reports_are_gone_and_others_stay(tmp_path: Path) -> None:

@@ -335,6 +335,23 @@ def test_explanation_gives_the_reasons_of_the_last_run(tmp_path: Path) -> None:
     ]
 
 
+def test_explanation_cannot_act_on_the_terminal(tmp_path: Path) -> None:
+    """A file of the checkout may have any name."""
+    odd = {
+        "result": "failure",
+        "cached": False,
+        "reason": "a\x1b[2J\nb",
+        "why": ["file \x9b\x07\nx"],
+    }
+    run = {"started_at": "\x1b]0;t\x07", "commit": "0", "stages": [{"name": "a", **odd}]}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert listing.explain(tmp_path / "run.json", ["a"]).splitlines() == [
+        "run of , commit 0",
+        "a: FAILED (a b)",
+        "  file \\x9b\\x07 x",
+    ]
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"stages": [1]}'])
 def test_without_a_record_there_is_nothing_to_explain(tmp_path: Path, text: str | None) -> None:
     """A missing or broken one is the same, with the next step."""

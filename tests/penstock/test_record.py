@@ -168,6 +168,20 @@ def test_event_that_cannot_be_parted_is_recorded_shorter(tmp_path: Path) -> None
     assert "characters left out" in push["reason"]
 
 
+@pytest.mark.parametrize(
+    "path", ["", ".", "..", "x/..", "/", "\0", 5, None, "x" * 5000, "run.json/x"]
+)
+def test_record_of_the_last_run_may_name_anything(tmp_path: Path, path: object) -> None:
+    """It is deleted itself; of all else only what lies in the reports folder."""
+    kept = tmp_path / "reports/kept.txt"
+    kept.parent.mkdir()
+    kept.touch()
+    last = {"stages": [{"artifacts": [{"path": path}]}]}
+    (kept.parent / "run.json").write_text(json.dumps(last))
+    Record(kept.parent)
+    assert {found.name for found in kept.parent.iterdir()} == {"kept.txt", "events.jsonl"}
+
+
 def test_stage_without_a_recorded_end_is_no_success(tmp_path: Path) -> None:
     """A record that lacks something never reads better than the run was."""
     run = recorded(tmp_path, [RUN[0], replace(RUN[-1])])

@@ -81,7 +81,14 @@ def test_replay_decides_as_the_run_did(
     async def interrupting(play: Play) -> None:
         for _ in range(at or 0):
             await anyio.lowlevel.checkpoint()
-        play.runner.stop(how[0], "stopped", exit_code=how[1], teardown_s=0.0 if at == 1 else 5.0)
+        play.runner.stop(
+            RunStopped(
+                result=how[0],
+                reason="stopped",
+                exit_code=how[1],
+                teardown_s=0.0 if at == 1 else 5.0,
+            )
+        )
 
     class Interrupted(Play):
         async def run(self, **options: Any) -> dict[str, Outcome]:  # noqa: ANN401 - of the runner
@@ -211,7 +218,7 @@ def test_endless_stage_is_cut_in_the_replay_as_in_the_run() -> None:
 
     def interrupt(runner: Runner, event: Event) -> None:
         if isinstance(event, StageStarted):
-            runner.stop(Result.CANCELLATION, "interrupted", exit_code=130)
+            runner.stop(RunStopped(result=Result.CANCELLATION, reason="interrupted", exit_code=130))
 
     play = Play(parse("a; b: a"), turns={"a": ENDLESS}, on=interrupt)
     events = record(play)

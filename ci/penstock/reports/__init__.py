@@ -37,6 +37,7 @@ class Look:
 def shown(look: Look, run: RunInfo, redactor: Redactor) -> Iterator[list[Listener]]:
     """Have a run shown everywhere while it lasts: on the terminal, in files, on its CI host."""
     from penstock.reports.console import ConsoleReport
+    from penstock.reports.github import GitHubReport
     from penstock.reports.otel import TelemetryReport, signals
     from penstock.reports.record import Record
 
@@ -69,9 +70,8 @@ def shown(look: Look, run: RunInfo, redactor: Redactor) -> Iterator[list[Listene
                     environ=run.environ,
                 )
             )
-        if run.environ.get("GITHUB_ACTIONS") == "true":
+        if GitHubReport.wanted(run.environ):
             from penstock.reports.annotations import changed_lines
-            from penstock.reports.github import GitHubReport
 
             changed = changed_lines(run.diff())
             listeners.append(GitHubReport(run.environ, stream, redactor=redactor, changed=changed))

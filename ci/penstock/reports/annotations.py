@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from penstock.model import Result
+from penstock.model import BROKEN, Result
 from penstock.reports.literal import literal, one_line
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _findings(stage: StageView, checkout: str) -> Iterator[Annotation]:
     outcome = stage.outcome
     if outcome is None:
         return
-    is_bad = outcome.result in {Result.FAILURE, Result.ERROR, Result.TIMEOUT}
+    is_bad = outcome.result in BROKEN
     worst: Kind = "error" if is_bad and not outcome.allowed else "warning"
     for finding in outcome.findings:
         yield _placed(finding, worst if finding.is_error else "warning", checkout)
@@ -198,7 +198,7 @@ def _name(words: str) -> str:
     r"""Return the path that git names, with `b/` before it and, if need be, quoted as in C."""
     words = words.removesuffix("\t")
     if words.startswith('"'):
-        escaped = words.strip('"').encode("utf-8", "surrogateescape").decode("latin-1")
+        escaped = words[1:-1].encode("utf-8", "surrogateescape").decode("latin-1")
         raw = escaped.encode("latin-1").decode("unicode_escape").encode("latin-1", "replace")
         words = raw.decode("utf-8", "surrogateescape")
     return words.removeprefix("b/")

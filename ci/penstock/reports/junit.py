@@ -11,6 +11,7 @@ from penstock.events import Event, RunFinished
 from penstock.evidence import TestCase, TestResult
 from penstock.model import Result
 from penstock.reports.literal import literal
+from penstock.reports.reading import TAGS
 from penstock.reports.view import RunView
 from penstock.state import write_whole
 
@@ -24,11 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE, OTHER_FILE = "junit.xml", "junit-all.xml"
-_TAGS = {
-    TestResult.FAILED: "failure",
-    TestResult.ERROR: "error",
-    TestResult.SKIPPED: "skipped",
-}
+_TAGS = {result: tag for tag, result in TAGS.items()}
 _RESULTS = {
     Result.FAILURE: TestResult.FAILED,
     Result.TIMEOUT: TestResult.FAILED,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.errors import UsageError
 from penstock.model import Result
+from penstock.reports.literal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +66,7 @@ def explain(record: Path, names: Sequence[str]) -> str:
     try:
         run = json.loads(record.read_text(encoding="utf-8"))
         ran = {stage["name"]: stage for stage in run["stages"]}
-        head = f"run of {run['started_at']}, commit {run['commit'][:12]}"
+        head = one_line(f"run of {run['started_at']}, commit {run['commit'][:12]}")
         return "\n".join(
             [head, *(line for name in names for line in _reasons(name, ran.get(name)))]
         )
@@ -81,8 +82,8 @@ def _reasons(name: str, ran: Mapping[str, Any] | None) -> Iterator[str]:
     words = [Result(ran["result"]).label]
     words += ["(cached)"] if ran["cached"] else []
     words += [f"({ran['reason']})"] if ran["reason"] else []
-    yield f"{name}: {' '.join(words)}"
-    yield from (f"  {reason}" for reason in ran.get("why", ()))
+    yield one_line(f"{name}: {' '.join(words)}")
+    yield from (f"  {one_line(reason)}" for reason in ran.get("why", ()))
 
 
 def _entry(plan: Plan, stage: Stage, definition: Definition) -> dict[str, Any]:

@@ -36,10 +36,10 @@ from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from penstock import __version__
-from penstock.evidence import TestResult
-from penstock.model import Result
+from penstock.evidence import FAILED, TestResult
+from penstock.model import BROKEN, Result
 from penstock.reports.literal import literal
-from penstock.reports.reading import BAD, shortened
+from penstock.reports.reading import shortened
 from penstock.reports.record import TestCounts
 
 if TYPE_CHECKING:
@@ -76,7 +76,6 @@ _SUITES = {
     Result.CANCELLATION: _SUITE.ABORTED,
     Result.SKIP: _SUITE.SKIPPED,
 }
-_WRONG = {Result.FAILURE, Result.ERROR, Result.TIMEOUT}
 
 
 class Telemetry:
@@ -177,7 +176,7 @@ class Telemetry:
         )
         for event in self._retries.get(view.stage.name, ()):
             _add_attempt(span, event, self._at(event.at_s))
-        if outcome.result in _WRONG:
+        if outcome.result in BROKEN:
             kind = _error_type(outcome.result, outcome.fault)
             self._errors.add(1, self._pipeline | {ERROR_TYPE: kind})
             span.set_attribute(ERROR_TYPE, kind)
@@ -220,7 +219,7 @@ class Telemetry:
 
     def _case(self, case: TestCase, below: Context, start: int, end: int) -> None:
         status = test.TestCaseResultStatusValues
-        failed = case.result in BAD
+        failed = case.result in FAILED
         attributes: Attributes = {
             test.TEST_CASE_NAME: _text(case.name),
             test.TEST_SUITE_NAME: _text(case.suite),
@@ -250,7 +249,7 @@ class Telemetry:
             fault = root.outcome.fault if root and root.outcome else None
             told[ERROR_TYPE] = _error_type(event.result, fault)
         self._root.set_attributes(told)
-        if event.result in _WRONG:
+        if event.result in BROKEN:
             self._root.set_status(StatusCode.ERROR, _text(event.reason))
         self._root.end(self._at(event.at_s))
         self._active.add(-1, self._executing)
@@ -328,7 +327,7 @@ def _placed(
         at_s += case.duration_s
         if case.result is not TestResult.SKIPPED:
             placed.append((case, begins_s, min(begins_s + case.duration_s, end_s)))
-    placed.sort(key=lambda entry: (entry[0].result not in BAD, -entry[0].duration_s))
+    placed.sort(key=lambda entry: (entry[0].result not in FAILED, -entry[0].duration_s))
     yield from placed[:MOST_TESTS]
 
 

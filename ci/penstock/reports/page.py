@@ -26,7 +26,7 @@ from penstock.model import Result
 from penstock.reports.drawing import BOX_HEIGHT, BOX_WIDTH, MARGIN, curve, places_of
 from penstock.reports.markup import MOST_CHARACTERS, Excerpt, Words, excerpt
 from penstock.reports.reading import counted
-from penstock.reports.record import PAGE
+from penstock.reports.record import LOG_FOLDER, PAGE
 from penstock.reports.view import RunView
 from penstock.state import write_whole
 
@@ -276,7 +276,7 @@ class _Run:
     def logs(self, view: StageView) -> list[Artifact]:
         """Where all that a stage printed can be read."""
         kept = view.outcome.artifacts if view.outcome else ()
-        return [a for a in kept if a.path.startswith("logs/") and link(a.path)][:LOGS]
+        return [a for a in kept if a.path.startswith(f"{LOG_FOLDER}/") and link(a.path)][:LOGS]
 
     def service_said(self, view: ServiceView) -> Excerpt:
         """The same of a service."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.events import CoverageRead, TestsRead
-from penstock.evidence import FileCoverage, Finding, TestCase, TestResult
+from penstock.evidence import FAILED, FileCoverage, Finding, TestCase, TestResult
 from penstock.model import Coverage, JUnit, Report
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 MOST_DETAIL = 4_000  # characters of one test's traceback
 CASES_A_LINE, FILES_A_LINE = 100, 200  # of an event, whose line readers bear up to 64 KiB
+TAGS = {  # of JUnit, the worst first; a test that passed has none
+    "error": TestResult.ERROR,
+    "failure": TestResult.FAILED,
+    "skipped": TestResult.SKIPPED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,21 +101,18 @@ def read(reports: Iterable[Report], folder: Path, checkout: Path | None = None) 
             gates.append(f"{report.path} cannot be read ({type(error).__name__})")
     return Reading(
         summary=tuple(summary),
-        findings=tuple(_finding(case) for case in tests if case.result in BAD),
+        findings=tuple(_finding(case) for case in tests if case.result in FAILED),
         gates=tuple(gates),
         tests=tuple(tests),
         coverage=tuple(coverage),
     )
 
 
-BAD = frozenset({TestResult.FAILED, TestResult.ERROR})
-
-
 def counted(cases: Iterable[TestCase]) -> str:
     """Return how many tests ended how, in words: `8 passed, 1 failed`."""
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     for case in cases:
-        counts["failed" if case.result in BAD else str(case.result)] += 1
+        counts["failed" if case.result in FAILED else str(case.result)] += 1
     return ", ".join(f"{n} {word}" for word, n in counts.items() if n or word == "passed")
 
 
@@ -215,7 +217,7 @@ def _junit(path: Path) -> Iterator[TestCase]:
     for case in ET.parse(path).getroot().iter("testcase"):  # noqa: S314 - expat bounds entity expansion
         found = [
             (result, element)
-            for tag, result in _TAGS.items()
+            for tag, result in TAGS.items()
             if (element := case.find(tag)) is not None
         ]
         result, element = found[0] if found else (TestResult.PASSED, None)
@@ -231,13 +233,6 @@ def _junit(path: Path) -> Iterator[TestCase]:
             message=(said.strip().splitlines() or [""])[0],
             detail="" if element is None else shortened(element.text or ""),
         )
-
-
-_TAGS = {
-    "error": TestResult.ERROR,
-    "failure": TestResult.FAILED,
-    "skipped": TestResult.SKIPPED,
-}
 
 
 def _seconds(text: str) -> float:

@@ -22,10 +22,11 @@ from penstock.events import (
     plain,
     to_dict,
 )
+from penstock.evidence import FAILED
 from penstock.export import remove
 from penstock.model import Outcome, Result
 from penstock.reports import junit
-from penstock.reports.reading import BAD, shortened
+from penstock.reports.reading import shortened
 from penstock.reports.view import RunView, ServiceView, StageView
 from penstock.state import to_json, write_whole
 
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA = "penstock.run/1"
-PAGE = "index.html"
-RESERVED = ("run.json", "events.jsonl", PAGE, junit.OTHER_FILE)  # no stage may keep these
-OWN_FILES = (*RESERVED, junit.FILE)
+RUN, EVENTS, PAGE = "run.json", "events.jsonl", "index.html"
+LOG_FOLDER = "logs"
+RESERVED = (RUN, EVENTS, PAGE, LOG_FOLDER, junit.OTHER_FILE)  # no stage may keep these
+OWN_FILES = (RUN, EVENTS, PAGE, junit.OTHER_FILE, junit.FILE)
 MOST_OUTPUT = 256 * 1024  # characters of what one stage or service prints
 MOST_LINE = 64 * 1024  # bytes, the line feed included: what shippers of JSON Lines bear
 MOST_FINDINGS = 100  # of an event that would be too long otherwise
@@ -66,7 +68,7 @@ class TestCounts:
     @classmethod
     def of(cls, cases: Iterable[TestCase]) -> TestCounts:
         """Count tests."""
-        counts = Counter("failed" if case.result in BAD else case.result.value for case in cases)
+        counts = Counter("failed" if case.result in FAILED else case.result.value for case in cases)
         return cls(**{field.name: counts[field.name] for field in fields(cls)})
 
 
@@ -181,7 +183,7 @@ class Record:
 
     def __init__(self, folder: Path, *, is_new: bool = True) -> None:
         self._folder = folder
-        self._events = folder / "events.jsonl" if is_new else None
+        self._events = folder / EVENTS if is_new else None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self._events:
@@ -242,7 +244,7 @@ class Record:
             services=tuple(_services(view.services.values())),
             stages=tuple(map(_stage, view.stages.values())),
         )
-        path = self._folder / "run.json"
+        path = self._folder / RUN
         try:
             write_whole(path, to_json(plain(record)))
         except OSError as error:
@@ -327,11 +329,11 @@ def _warn(path: Path, error: OSError) -> None:
 def clear(folder: Path) -> None:
     """Delete what the last run left, as far as its record names it, and nothing else."""
     try:
-        last = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        kept = [entry["path"] for stage in last["stages"] for entry in stage.get("artifacts", ())]
+        last = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        named = [entry["path"] for stage in last["stages"] for entry in stage.get("artifacts", ())]
+        kept = [path for name in named if (path := folder / name).is_file()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         kept = []
-    for path in [*kept, *OWN_FILES]:
-        inside = folder / path
-        if inside.resolve().is_relative_to(folder.resolve()):
-            remove(inside)
+    for path in [*kept, *(folder / name for name in OWN_FILES)]:
+        if path.resolve().is_relative_to(folder.resolve()):
+            remove(path)

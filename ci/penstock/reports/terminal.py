@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
+from penstock.config import is_set
+from penstock.reports.literal import ANSI
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import IO, TextIO
@@ -20,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 Color = Literal["auto", "always", "never"]
 
-# Colours and links of tools; they mean nothing between our lines.
-_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 # Controls, separators, what reorders or hides text, halves of characters: all but the tab.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
@@ -38,9 +39,7 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return _UNSAFE.sub(
-        lambda found: found[0].encode("unicode_escape").decode(), _SEQUENCE.sub("", text)
-    )
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), ANSI.sub("", text))
 
 
 def is_colored(color: Color, environ: Mapping[str, str], *, is_terminal: bool) -> bool:
@@ -49,18 +48,14 @@ def is_colored(color: Color, environ: Mapping[str, str], *, is_terminal: bool) -
         return color == "always"
     if environ.get("NO_COLOR"):
         return False
-    if _says_yes(environ.get("FORCE_COLOR")):
+    if is_set(environ.get("FORCE_COLOR", "")):
         return True
     return is_terminal and environ.get("TERM") != "dumb"
 
 
 def is_watched(environ: Mapping[str, str], *, is_terminal: bool) -> bool:
     """Return whether someone looks at a terminal on which lines can be drawn again."""
-    return is_terminal and environ.get("TERM") != "dumb" and not _says_yes(environ.get("CI"))
-
-
-def _says_yes(value: str | None) -> bool:
-    return (value or "").lower() not in {"", "0", "false"}
+    return is_terminal and environ.get("TERM") != "dumb" and not is_set(environ.get("CI", ""))
 
 
 class Terminal(Console):

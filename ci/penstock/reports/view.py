@@ -26,8 +26,8 @@ from penstock.events import (
     TestsRead,
     Warned,
 )
-from penstock.evidence import TestResult
-from penstock.model import Result
+from penstock.evidence import FAILED, TestResult
+from penstock.model import BROKEN, Result
 
 if TYPE_CHECKING:
     from penstock.evidence import FileCoverage, TestCase
@@ -130,7 +130,7 @@ class StageView:
     @property
     def failed_tests(self) -> list[TestCase]:
         """The tests that failed or could not run."""
-        return [c for c in self.tests if c.result in {TestResult.FAILED, TestResult.ERROR}]
+        return [c for c in self.tests if c.result in FAILED]
 
     @property
     def flaky_tests(self) -> list[TestCase]:
@@ -274,8 +274,7 @@ class RunView:
     def failed(self) -> list[StageView]:
         """The stages that went wrong, the one at fault first, allowed failures last."""
         root = self.finished.root if self.finished else ""
-        bad = {Result.FAILURE, Result.ERROR, Result.TIMEOUT}
-        views = [v for v in self.stages.values() if v.outcome and v.outcome.result in bad]
+        views = [v for v in self.stages.values() if v.outcome and v.outcome.result in BROKEN]
         return sorted(
             views, key=lambda v: (v.outcome is not None and v.outcome.allowed, v.stage.name != root)
         )
