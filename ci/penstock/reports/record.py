@@ -331,7 +331,10 @@ def clear(folder: Path) -> None:
         kept = [entry["path"] for stage in last["stages"] for entry in stage.get("artifacts", ())]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         kept = []
-    for path in [*kept, *OWN_FILES]:
+    halves = [
+        half.name for name in OWN_FILES for half in folder.glob(f".{name}.*")
+    ]  # of a killed run
+    for path in [*kept, *OWN_FILES, *halves]:
         inside = folder / path
         if inside.resolve().is_relative_to(folder.resolve()):
             remove(inside)
