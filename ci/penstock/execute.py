@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from penstock.command import Commands, Try, printed, tail
-from penstock.errors import EngineError, plain_words
-from penstock.events import Event, StageFinished
+from penstock.errors import EngineError, ServiceError, plain_words
+from penstock.events import Event, ServiceFailed, StageFinished
 from penstock.evidence import Finding
 from penstock.inputs import digest, images, inputs, why
 from penstock.matrix import suffix
 from penstock.model import Command, Fault, Function, Outcome, Result, Service, Stage, service_key
 from penstock.pipeline import BUILT_IN
 from penstock.recipes.registry import Registry
+from penstock.services import death
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -98,8 +99,7 @@ class Executor:
         except dagger.ExecError as error:
             return _failed_exec(error)
         except dagger.DaggerError as error:
-            words = plain_words(str(error)) or type(error).__name__
-            return _error(words, _fault(words))
+            return self._broken(stage, plain_words(str(error)) or type(error).__name__)
         except OSError as error:
             where = error.filename or self.run.reports
             return _error(f"cannot write {where}: {error.strerror or error}; see to that", None)
@@ -116,6 +116,15 @@ class Executor:
                 users.update(stage.name for stage in event.outcome.spawned)
                 if not users:
                     self.pool.release(key)
+
+    def _broken(self, stage: Stage, words: str) -> Outcome:
+        """Return what becomes of a stage with whose commands the engine cannot go on."""
+        if not (found := death(words)):
+            return _error(words, _fault(words))
+        name, how = found
+        error = ServiceError(service_key(name, suffix(stage.cell)), how)
+        self.live.emit(ServiceFailed(service=error.name, what="service", reason=how))
+        return _error(str(error), error.fault)
 
     async def _run(self, needed: Mapping[str, Outcome], this: Try) -> Outcome:
         import dagger

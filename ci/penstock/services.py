@@ -6,6 +6,7 @@ start happens in a task of the pool's own, and every task ends in a shielded sto
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from contextlib import suppress
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 STOP_S = 5.0
 FIRST_POLL = "100ms"
+_DEATH = re.compile(
+    r"bound service \S+ \(aliased as (?P<name>[^)]+)\) exited(?:: exit code: (?P<code>\d+))?"
+)
 
 
 @dataclass
@@ -213,6 +217,19 @@ async def _stop(running: dagger.Service) -> None:
 
     with anyio.move_on_after(STOP_S, shield=True), suppress(dagger.DaggerError, OSError):
         await running.stop(kill=True)
+
+
+def death(text: str) -> tuple[str, str] | None:
+    """Return which service died, and how, if that is what the engine complains of.
+
+    Example:
+        >>> death("bound service 7enff7q4b1ma0 (aliased as db) exited: exit code: 3")
+        ('db', 'exited with exit code 3 while it was in use')
+    """
+    if not (found := _DEATH.search(text)):
+        return None
+    how = f" with exit code {found['code']}" if found["code"] else ""
+    return found["name"], f"exited{how} while it was in use"
 
 
 def _why_unhealthy(error: dagger.ExecError) -> str:

@@ -171,6 +171,27 @@ def test(python, broken):
     assert "last words" in run.out
 
 
+def test_service_that_dies_in_use_is_named_and_is_not_shown_as_healthy(project: Project) -> None:
+    """By its own name, and not by the engine's."""
+    project.write("""
+@pipeline.service
+def mortal(python):
+    return Service(container=python, port=1, args=["sh", "-c", "sleep 2; exit 9"], health=Health(command=["true"]))
+
+@pipeline.stage
+def test(python, mortal):
+    return Command(python, "sleep 60", services=[mortal])
+""")
+    run = project.run()
+    words = "exited with exit code 9 while it was in use"
+    assert run.code == 4
+    assert run.stage("test")["reason"] == f"service 'mortal' {words}"
+    assert run.stage("test")["fault"] == "service"
+    assert [(s["result"], s["reason"]) for s in run.record["services"]] == [
+        ("error", f"service: {words}")
+    ]
+
+
 def test_command_may_take_longer_than_half_a_minute(project: Project) -> None:
     """A Go whose HTTP server forgets to lift its read deadline ends every request after 30 s."""
     project.write("""

@@ -196,6 +196,14 @@ def test_literal_text_holds_nothing_that_acts(text: str) -> None:
     }  # fmt: skip
 
 
+def test_every_character_is_shown_as_it_is_or_spelled_out() -> None:
+    """Whatever is printable or a space stays, and it is the same when it comes again."""
+    for character in map(chr, range(ord(" "), sys.maxunicode + 1)):
+        kept = character.isprintable() or unicodedata.category(character) == "Zs"
+        shown = character if kept else character.encode("unicode_escape").decode()
+        assert literal(character) == literal(character) == shown
+
+
 @given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs"))))
 def test_ordinary_text_is_shown_as_it_is(text: str) -> None:
     """In any script."""

@@ -370,7 +370,7 @@ def test_next_run_removes_what_the_last_one_left_and_nothing_else(tmp_path: Path
     """Old reports never look like new ones; the user's own files stay, also outside."""
     reports = tmp_path / "reports"
     reports.mkdir()
-    for path in ("coverage.xml", "mine.txt", "../outside.txt"):
+    for path in ("coverage.xml", "mine.txt", "../outside.txt", ".index.html.123"):  # killed while
         (reports / path).write_text("x")
     artifacts = [{"path": "coverage.xml"}, {"path": "../outside.txt"}]
     (reports / "run.json").write_text(json.dumps({"stages": [{"artifacts": artifacts}]}))

@@ -4,7 +4,7 @@ import pytest
 
 from penstock.events import RunFinished, RunStarted, StageFinished, StageStarted
 from penstock.model import Outcome, Result, Stage
-from penstock.reports.view import RunView
+from penstock.reports.view import RunView, Tail
 
 
 def view(*outcomes: Outcome, finished: RunFinished | None = None) -> RunView:
@@ -92,3 +92,20 @@ def test_first_stage_at_fault_is_what_to_reproduce() -> None:
     """Quoted for the shell; a failure that is allowed needs none."""
     assert view(FAILED, FAILED).reproduce == "python ci/main.py --only 'a b'"
     assert view(ALLOWED, PASSED).reproduce == ""
+
+
+def test_few_words_do_not_drive_out_what_came_at_once() -> None:
+    """The last lines are kept as far as there is room, in whatever pieces they came."""
+    tail = Tail(most=100)
+    tail.write("".join(f"line {number}\n" for number in range(50)))
+    tail.write("bye\n")
+    assert str(tail).splitlines()[-10:] == [*(f"line {number}" for number in range(41, 50)), "bye"]
+
+
+def test_end_of_an_endless_line_is_shown() -> None:
+    """It may be all that a program printed."""
+    tail = Tail(most=100)
+    tail.write("x" * 1000 + "\n")
+    tail.write("bye")
+    assert str(tail) == "x" * 96 + "\nbye"
+    assert tail.dropped == 904

@@ -8,6 +8,7 @@ import unicodedata
 # Colours, cursor movements, titles, links; no two parts of it match the same character.
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)")
 _RETURN = re.compile(r"\r+\n?")  # also what draws progress over itself
+MOST_KNOWN = 10_000  # characters; more than any language needs
 _SUSPECT = re.compile(r"[^ -~\n\t]")
 
 
@@ -18,7 +19,8 @@ def literal(text: str) -> str:
         >>> literal("\x1b[31mred\x1b[0m \u202e\x00\r\n")
         'red \\u202e\\x00\n'
     """
-    return _SUSPECT.sub(_spelled, _RETURN.sub("\n", ANSI.sub("", text)))
+    text = _RETURN.sub("\n", ANSI.sub("", text))
+    return text.translate(_SPELLING) if _SUSPECT.search(text) else text
 
 
 def one_line(text: str, most: int = 500) -> str:
@@ -27,8 +29,16 @@ def one_line(text: str, most: int = 500) -> str:
     return words if len(words) <= most else f"{words[: most - 1]}\u2026"
 
 
-def _spelled(found: re.Match[str]) -> str:
-    character = found[0]
-    if character.isprintable() or unicodedata.category(character) == "Zs":
+class _Spelling(dict[int, str]):
+    """How each character is shown; found out once for those that come often."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        if not (character.isprintable() or unicodedata.category(character) == "Zs"):
+            character = character.encode("unicode_escape").decode()
+        if len(self) < MOST_KNOWN:
+            self[code] = character
         return character
-    return character.encode("unicode_escape").decode()
+
+
+_SPELLING = _Spelling({ord("\n"): "\n", ord("\t"): "\t"})

@@ -334,6 +334,7 @@ def clear(folder: Path) -> None:
         kept = [path for name in named if (path := folder / name).is_file()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         kept = []
-    for path in [*kept, *(folder / name for name in OWN_FILES)]:
+    halves = [half for name in OWN_FILES for half in folder.glob(f".{name}.*")]  # of a killed run
+    for path in [*kept, *(folder / name for name in OWN_FILES), *halves]:
         if path.resolve().is_relative_to(folder.resolve()):
             remove(path)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from penstock.model import Attempt, Outcome, Stage
 
 KEPT_CHARACTERS = 64_000  # of the output of a stage or service
+SMALL = 8  # times a piece fits in there if it is dropped whole, as it is the listeners' common one
 
 
 class Tail:
@@ -57,7 +58,12 @@ class Tail:
         self._pieces.append(text)
         self._kept += len(text)
         while self._kept > self._most:
-            gone = len(self._pieces.popleft())
+            first = self._pieces.popleft()
+            gone = len(first)
+            if gone > self._most // SMALL:  # else few words would drive out all that came at once
+                gone = min(gone, self._kept - self._most)
+            if rest := first[gone:]:
+                self._pieces.appendleft(rest)
             self._kept -= gone
             self.dropped += gone
 
@@ -73,7 +79,9 @@ class Tail:
     def __str__(self) -> str:
         """Return what is kept, from the beginning of a line when something was dropped."""
         text = "".join(self._pieces)
-        return text.partition("\n")[2] or text if self.dropped else text
+        begun, _, lines = text.partition("\n")
+        # What is left of a line that is most of it all is better than nothing.
+        return lines if self.dropped and len(begun) < self._most // 2 and lines else text
 
 
 @dataclass
