@@ -195,6 +195,7 @@ def _remove() -> int:
                 file.unlink(missing_ok=True)
             if folder.exists() and not any(folder.iterdir()):
                 folder.rmdir()
+        place.sweep()  # a call that was killed may have left mounts in there
         for folder in filter(Path.exists, (place.VENV, place.home())):
             shutil.rmtree(folder)
     screen.say(f"removed: containers, volumes, images, {packages}caches and the venv that it made")

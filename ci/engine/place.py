@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import signal
+import subprocess
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv"
 LOCK = ROOT / "uv.lock"
 HERE = Path(__file__).parent
+MOUNTS = Path("/proc/self/mounts")
 
 
 def cache_home() -> Path:
@@ -98,8 +101,19 @@ def sweep() -> None:
         with suppress(OSError):  # it ended meanwhile
             if ours in (process / "cmdline").read_bytes():
                 os.kill(int(process.name), signal.SIGKILL)
-    if str(scratch()) not in Path("/proc/self/mounts").read_text():
+    for mount in _mounts():
+        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+    if not _mounts():  # else what is mounted there would be deleted with it
         shutil.rmtree(scratch(), ignore_errors=True)
+
+
+def _mounts() -> list[str]:
+    """Return what is mounted within the scratch folder, the innermost first."""
+    lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    # The kernel writes a blank as `\040`.
+    points = [re.sub(r"\\([0-7]{3})", lambda c: chr(int(c[1], 8)), li.split()[1]) for li in lines]
+    inside = [point for point in points if Path(point).is_relative_to(scratch().resolve())]
+    return inside[::-1]
 
 
 def free_disk() -> tuple[Path, int, int]:

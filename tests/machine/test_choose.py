@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import signal
 import socket
 import subprocess
@@ -144,6 +145,32 @@ def test_what_a_killed_call_left_at_work_is_ended(monkeypatch: pytest.MonkeyPatc
         left.stdout.readline()  # it is at work
         choose.ensure("tcp://127.0.0.1:9")
         assert left.wait(timeout=5) == -signal.SIGKILL
+
+
+def test_what_a_killed_call_left_mounted_is_unmounted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The innermost first; as long as something is mounted, nothing is deleted."""
+    inside = place.scratch() / "mmdebstrap.a b"
+    (inside / "sys").mkdir(parents=True)
+    (tmp_path / "mounts").write_text(
+        f"sys {inside}/sys sysfs ro 0 0\nx {inside}/sys/fs x rw 0 0\nproc /proc proc rw 0 0\n".replace(
+            "a b", r"a\040b"
+        )
+    )
+    monkeypatch.setattr(place, "MOUNTS", tmp_path / "mounts")
+    (tmp_path / "umount").write_text(
+        f'#!/bin/sh\necho "$2" >> {tmp_path}/done\n[ -e {tmp_path}/busy ] || : > {tmp_path}/mounts\n'
+    )
+    (tmp_path / "umount").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "busy").touch()
+    place.sweep()
+    assert (tmp_path / "done").read_text().splitlines() == [f"{inside}/sys/fs", f"{inside}/sys"]
+    assert inside.exists()
+    (tmp_path / "busy").unlink()
+    place.sweep()
+    assert not inside.exists()
 
 
 def test_what_a_killed_call_left_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
