@@ -55,7 +55,7 @@ def make_reports(record: Path, into: Path | None = None, *, quiet: bool = False)
     from penstock.reports.record import Record
 
     folder = into or record.parent
-    events = list(_ended(replay.read(record)))
+    events = list(_ended(replay.read(record), record))
     listeners = [Record(folder, is_new=False), *files(folder)]
     if not quiet:
         listeners.append(ConsoleReport())
@@ -66,17 +66,17 @@ def make_reports(record: Path, into: Path | None = None, *, quiet: bool = False)
     return finished.exit_code if isinstance(finished, RunFinished) else 2
 
 
-def _ended(events: Iterator[Event]) -> Iterator[Event]:
+def _ended(events: Iterator[Event], record: Path) -> Iterator[Event]:
     """Yield the events, and the end of a run that was killed before it could tell."""
     last: Event | None = None
     for event in events:
         if last is None and not isinstance(event, RunStarted):
-            message = "the record does not begin with a run's start, so it cannot be shown"
+            message = f"{record} does not begin with a run's start, so it cannot be shown"
             raise ValueError(message)
         yield event
         last = event
     if last is None:
-        message = "the record is empty; did a run ever start here?"
+        message = f"{record} holds no event of a run; `reports/events.jsonl` of a run does"
         raise ValueError(message)
     if not isinstance(last, RunFinished):
         yield RunFinished(

@@ -32,7 +32,7 @@ def read(path: Path) -> Iterator[Event]:
     Raises:
         ValueError: When another line is no event, with its number.
     """
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         try:
             yield from_dict(json.loads(line))

@@ -78,7 +78,8 @@ def test_run_that_was_killed_has_reports(record: Path, lines: int) -> None:
     ("text", "message"),
     [
         (None, "No such file"),
-        ("", "the record is empty"),
+        ("", "events.jsonl holds no event of a run"),
+        ("\xff\xfe\0", "events.jsonl holds no event of a run"),
         ("{}\n{}\n", "events.jsonl:1: no event of penstock.events/1"),
         (json.dumps(to_dict(EVENTS[1])) + "\n\n", "does not begin with a run's start"),
     ],
@@ -89,7 +90,7 @@ def test_what_is_no_record_is_an_error(
     """With the place, and without half of a report."""
     path = tmp_path / "events.jsonl"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="latin-1")
     assert main(["report", str(path)]) == 2
     assert message in capsys.readouterr().err
     assert {found.name for found in tmp_path.iterdir()} <= {"events.jsonl"}

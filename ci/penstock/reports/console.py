@@ -75,7 +75,7 @@ class ConsoleReport:
 
             rows = Rows(self._view, self._terminal)
             self._live = Region(rows, self._terminal), rows
-            self._live[0].start()
+            self._safely(self._live[0].start)
         self._ticker.start()
         return self
 
