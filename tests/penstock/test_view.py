@@ -109,3 +109,21 @@ def test_end_of_an_endless_line_is_shown() -> None:
     tail.write("bye")
     assert str(tail) == "x" * 96 + "\nbye"
     assert tail.dropped == 904
+
+
+@pytest.mark.parametrize(
+    ("came", "end", "whole"),
+    [
+        ("a\nb\nc\n", "$ x\nb\nc", "a\nb\nc"),
+        ("a\nb\n", "$ x\nb\nc\nd", "a\nb\nc\nd"),
+        ("", "$ x\nb\nc", "$ x\nb\nc"),
+        ("a\n", "", "a"),
+        ("a\n", "$ x\ny\nz", "a\n[...]\ny\nz"),
+        ("p\ny\nq\n", "$ x\np\nq\ny", "p\ny\nq"),
+    ],
+)
+def test_output_is_completed_by_its_end(came: str, end: str, whole: str) -> None:
+    """The engine tells of a stage's last lines when the stage has ended already."""
+    tail = Tail()
+    tail.write(came)
+    assert tail.completed(end) == whole

@@ -108,8 +108,8 @@ class GitHubReport:
         if new or not self._is_fenced:
             self._print(self._outside(*(command("add-mask", needle) for needle in new)))
 
-    def _fold(self, title: str, output: Tail, otherwise: str = "") -> None:
-        text = literal(str(output) or otherwise)
+    def _fold(self, title: str, output: Tail, end: str = "") -> None:
+        text = literal(output.completed(end))
         if not text.strip():
             return
         before = [f"[{output.dropped} characters before]"] if output.dropped else []

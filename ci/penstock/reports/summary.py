@@ -47,7 +47,7 @@ def summary(view: RunView, most_bytes: int = MOST_BYTES) -> str:
     for stage in view.stages.values():
         _coverage(stage, page)
     for stage in view.failed:
-        output = str(stage.output) or (stage.outcome.output if stage.outcome else "")
+        output = stage.output.completed(stage.outcome.output if stage.outcome else "")
         page.details(f"Last output of {stage.stage.name}", output)
         for case in stage.failed_tests[:MOST_ROWS]:
             page.details(f"{case.suite}: {case.name}", case.detail)

@@ -83,6 +83,21 @@ class Tail:
         # What is left of a line that is most of it all is better than nothing.
         return lines if self.dropped and len(begun) < self._most // 2 and lines else text
 
+    def completed(self, end: str) -> str:
+        """Return what is kept and, of the end of the same output, what has not come yet.
+
+        Args:
+            end: A line with the command, and the last lines that it printed.
+        """
+        kept, late = str(self).rstrip("\n").split("\n"), end.split("\n")[1:]
+        if not any(kept):
+            return end
+        for known in range(len(late), 0, -1):
+            if kept[-known:] == late[:known]:
+                return "\n".join([*kept, *late[known:]])
+        has_come = not late or late[-1] in kept[-len(late) :]  # in another order
+        return "\n".join(kept if has_come else [*kept, "[...]", *late])
+
 
 @dataclass
 class StageView:
