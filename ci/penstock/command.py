@@ -130,7 +130,7 @@ class Commands:
         """Return the container after the command, which nothing has evaluated yet."""
         import dagger
 
-        container = bind(command.container, command.services)
+        container = bind(command.container, command.services, self.pool.live)
         variables = {**command.env, **({"PENSTOCK_AGAIN": again} if again else {})}
         for name, value in variables.items():
             container = container.with_env_variable(name, value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,7 @@ class ServicePool:
 
     def __init__(self, tasks: TaskGroup, live: Live) -> None:
         self._tasks = tasks
-        self._live = live
+        self.live = live
         self._emit = live.emit
         self._servers: dict[str, _Server] = {}
         self._prepared: set[str] = set()
@@ -117,14 +117,14 @@ class ServicePool:
         """Stop what the engine may have started by itself for a command that was cut short."""
         for service in services:
             if service.key not in self._servers:
-                await _stop(as_dagger(service))
+                await _stop(as_dagger(service, self.live))
             await self.sweep(service.services)
 
     async def _serve(self, service: Service, server: _Server) -> None:
         """Start a service, keep it until it is released, stop it."""
-        running = as_dagger(service)
+        running = as_dagger(service, self.live)
         try:
-            with server.scope, self._live.under(service=service.key):
+            with server.scope, self.live.under(service=service.key):
                 await self.start(service.services)
                 await self._become_healthy(service, running)
                 server.settled.set()
@@ -144,10 +144,8 @@ class ServicePool:
         began = time.monotonic()
         what = service.prepares or "image"
         try:
-            with self._live.under(service=service.key):
+            with self.live.under(service=service.key):
                 await service.container.sync()
-                # The engine tells of a service's output where it was first spoken of: here.
-                await as_dagger(service).id()
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self._emit(ServiceFailed(service=service.key, what=what, reason=reason))
@@ -179,8 +177,12 @@ class ServicePool:
         return ServiceError(service.key, reason, output)
 
 
-def as_dagger(service: Service) -> dagger.Service:
-    """Return the engine's form of a service; equal services are one within a session."""
+def as_dagger(service: Service, live: Live | None = None) -> dagger.Service:
+    """Return the engine's form of a service; equal services are one within a session.
+
+    The engine tells of a service's output below the request that spoke of it last before its start,
+    so all of them are known as the service's, those that are made for a stage included.
+    """
     health = service.health
     container = service.container.with_exposed_port(
         service.port, experimental_skip_healthcheck=bool(health.command)
@@ -196,16 +198,27 @@ def as_dagger(service: Service) -> dagger.Service:
         )
     if service.cell:  # constant, so that the cache holds; equal services would be one
         container = container.with_label("penstock.cell", service.cell)
-    container = bind(container, service.services)
+    container = bind(container, service.services, live)
     if service.args is not None:
-        return container.as_service(args=list(service.args))
-    return container.as_service(use_entrypoint=True)
+        running = container.as_service(args=list(service.args))
+    else:
+        running = container.as_service(use_entrypoint=True)
+    ask = running.id
+
+    async def own_id() -> str:
+        with live.under(service=service.key) if live else nullcontext():
+            return await ask()
+
+    running.id = own_id  # type: ignore[method-assign]  # the SDK asks for it where it is an argument
+    return running
 
 
-def bind(container: dagger.Container, services: Iterable[Service]) -> dagger.Container:
+def bind(
+    container: dagger.Container, services: Iterable[Service], live: Live | None
+) -> dagger.Container:
     """Return the container with each service under its own name, and its variables."""
     for service in services:
-        container = container.with_service_binding(service.name, as_dagger(service))
+        container = container.with_service_binding(service.name, as_dagger(service, live))
         for name, value in service.variables.items():
             container = container.with_env_variable(name, value.replace("{host}", service.name))
     return container

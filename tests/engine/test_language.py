@@ -321,11 +321,17 @@ def talker(python) -> Service:
     line = "while true; do echo alive $SALT; sleep 0.2; done & python -m http.server 8000"
     return Service(container=python, port=8000, args=["sh", "-c", line])
 
+@pipeline.service
+def worker(python) -> Service:
+    line = "while true; do echo at work $SALT; sleep 0.2; done & python -m http.server 8000"
+    made = python.with_exec(["touch", "/made"])
+    return Service(container=made, port=8000, args=["sh", "-c", line])
+
 @pipeline.stage(secrets={"key": Secret.env("KEY")})
-def slow(python, key, talker: Service) -> Command:
+def slow(python, key, talker: Service, worker: Service) -> Command:
     line = 'printf "%s\\n" "$KEY"; echo one; sleep 1; printf tw; sleep 1; echo o'
     with_key = python.with_secret_variable("KEY", key)
-    return Command(with_key, line, shell=True, services=[talker])
+    return Command(with_key, line, shell=True, services=[talker, worker])
 """)
     run = project.run(KEY="hunter2-hunter2")
     assert run.code == 0, run.out
@@ -337,3 +343,4 @@ def slow(python, key, talker: Service) -> Command:
     assert told[0]["at_s"] < ended - 1
     heard = [e["text"] for e in events if e["event"] == "output_written" and e["service"]]
     assert any("alive" in text for text in heard)
+    assert any("at work" in text for text in heard)

@@ -106,7 +106,7 @@ class Registry:
                     image,
                     dag.container(),
                     [f"{REHEARSAL_HOST}/{self.name}:{tag}" for tag in tags],
-                    as_dagger(service),
+                    as_dagger(service, self.pool.live),
                 )
             finally:
                 self.pool.release(service.key)
