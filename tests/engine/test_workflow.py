@@ -98,7 +98,7 @@ def test_failing_test_fails_the_workflow_and_reports_are_uploaded(tmp_path: Path
     done = act(checkout(project), tmp_path)
     assert done.returncode != 0
     for words in (
-        "tests/app/test_a_red_one.py:4: test_red",
+        "tests/app/test_a_red_one.py:5: test_red",
         "Build the image: SKIPPED (because test failed)",
         "PIPELINE STOPPED",
     ):
