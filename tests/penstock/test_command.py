@@ -1,4 +1,4 @@
-"""What a command is refused before the engine is asked."""
+"""What a command is refused before the engine is asked, and what is kept of its output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock import Command, Report
-from penstock.command import Commands, Try
+from penstock.command import MOST_TAIL, TAIL_LINES, Commands, Try, file_name, printed, tail
 from penstock.config import RunInfo
 from penstock.model import Result, Stage
 from penstock.redact import Redactor
@@ -33,3 +33,20 @@ async def test_report_never_takes_the_place_of_what_the_run_writes(
     assert outcome.reason == (
         f"'{path}' is where the run itself writes; give the report another path"
     )
+
+
+def test_end_of_an_output_is_kept() -> None:
+    """The last lines, without the blank ones behind them; of an endless one the last characters."""
+    lines = [f"line {number}" for number in range(100)]
+    assert tail("\n".join(lines) + "\n\n").split("\n") == lines[-TAIL_LINES:]
+    assert tail("a" + "x" * MOST_TAIL) == "x" * MOST_TAIL
+
+
+def test_command_stands_above_its_output() -> None:
+    """As one would type it."""
+    assert printed(["echo", "a b"], "a b\n") == "$ echo 'a b'\na b"
+
+
+def test_name_of_a_stage_can_be_a_file() -> None:
+    """Cells stay readable, and nothing leads elsewhere."""
+    assert file_name("test[python=3.12,os=a/b]") == "test[python=3.12,os=a-b]"

@@ -108,13 +108,13 @@ def test_values_that_the_engine_returns_are_no_output() -> None:
         [
             {
                 "spanId": coded(2),
-                "body": {"stringValue": "0"},
+                "body": {"stringValue": "1\n"},
                 "attributes": [
                     {"key": "stdio.stream", "value": {"intValue": 1}},
                     {"key": "dagger.io/logs.verbose", "value": {"boolValue": True}},
                 ],
             },
-            {"spanId": coded(2), "body": {"stringValue": "log"}},
+            {"spanId": coded(2), "body": {"stringValue": "log\n"}},
         ]
     )
     assert engine.lines() == "0\n"
