@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.engine.own import OwnEngine
+
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 HEADER = """
@@ -109,6 +111,23 @@ class Project:
 def project(tmp_path: Path) -> Project:
     """An empty project; its salt keeps its commands out of other tests' cache."""
     return Project(tmp_path, f"salt{time.time_ns()}")
+
+
+@pytest.fixture(scope="session")
+def own_engine() -> Iterator[OwnEngine]:
+    """An engine that tests may kill, pause and fill, removed when all of them are done."""
+    engine = OwnEngine()
+    engine.ready()
+    yield engine
+    engine.remove()
+
+
+@pytest.fixture
+def hurt(own_engine: OwnEngine) -> Iterator[OwnEngine]:
+    """The engine to be hurt, whole before and after."""
+    own_engine.ready()
+    yield own_engine
+    own_engine.ready()
 
 
 def engine_processes() -> str:

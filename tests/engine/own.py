@@ -1,0 +1,90 @@
+"""An engine for tests that hurt it: made like the one that runs here, with a cache of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Any
+
+NAME = os.environ.get("HURT_ENGINE", "penstock-hurt-engine")
+READY_S = 60.0
+
+
+def docker(*words: str) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@dataclass
+class OwnEngine:
+    """A second engine; whoever hurts it leaves it to `ready()` to mend."""
+
+    name: str = NAME
+
+    @property
+    def url(self) -> str:
+        return f"container://{self.name}"
+
+    def make(self) -> None:
+        """Create it beside the engine that runs, from the same image and with the same rights."""
+        docker("rm", "--force", "--volumes", self.name) if self.exists() else None
+        names = docker("ps", "--all", "--format", "{{.Names}}").split()
+        (model,) = [name for name in names if name.startswith("dagger-engine-")]
+        facts: dict[str, Any] = json.loads(docker("inspect", model))[0]
+        host = facts["HostConfig"]
+        options = ["--privileged"] if host["Privileged"] else []
+        for bind in host["Binds"] or ():
+            options += [] if ":/var/lib/dagger" in bind else ["--volume", bind]
+        options += ["--volume", "/var/lib/dagger"]
+        options += [word for name in host["CapDrop"] or () for word in ("--cap-drop", name)]
+        options += [word for name in host["CapAdd"] or () for word in ("--cap-add", name)]
+        options += [word for rule in host["SecurityOpt"] or () for word in ("--security-opt", rule)]
+        # `systempaths=unconfined` is not told as an option, but as what it leads to.
+        options += [] if host["MaskedPaths"] else ["--security-opt", "systempaths=unconfined"]
+        options += [w for r in host["DeviceCgroupRules"] or () for w in ("--device-cgroup-rule", r)]
+        options += [word for pair in facts["Config"]["Env"] for word in ("--env", pair)]
+        docker("create", "--name", self.name, *options, facts["Config"]["Image"])
+
+    def exists(self) -> bool:
+        return self.name in docker("ps", "--all", "--format", "{{.Names}}").split()
+
+    def state(self) -> str:
+        return docker("inspect", "--format", "{{.State.Status}}", self.name)
+
+    def ready(self) -> None:
+        """Have it running, whatever was done to it, and answering."""
+        if not self.exists():
+            self.make()
+        match self.state():
+            case "paused":
+                docker("unpause", self.name)
+            case "running":
+                pass
+            case _:
+                docker("start", self.name)
+        end = time.monotonic() + READY_S
+        while "/run/dagger/engine.sock" not in self.sockets():
+            assert time.monotonic() < end, docker("logs", "--tail", "20", self.name)
+            time.sleep(0.1)
+
+    def sockets(self) -> str:
+        words = ["docker", "exec", self.name, "cat", "/proc/net/unix"]
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+    def kill(self) -> None:
+        docker("kill", "--signal", "KILL", self.name)
+
+    def pause(self) -> None:
+        docker("pause", self.name)
+
+    def processes(self) -> str:
+        return docker("exec", self.name, "ps", "-eo", "args")
+
+    def remove(self) -> None:
+        if self.exists():
+            if self.state() == "paused":
+                docker("unpause", self.name)
+            docker("rm", "--force", "--volumes", self.name)
