@@ -10,12 +10,13 @@ import shlex
 import signal
 import sys
 import traceback
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
+from penstock import stuck
 from penstock.config import REPORTS, RunInfo
 from penstock.errors import PenstockError, UsageError
 from penstock.plan import Plan
@@ -40,7 +41,7 @@ def main(pipeline: Pipeline, argv: Sequence[str] | None = None) -> int:
 
     0 passed, 1 a stage failed or ran out of time, 2 definition, usage or surroundings wrong, 3 a
     bug of ours, 4 engine, service or registry broke, 5 nothing selected or nothing required ran,
-    124 deadline of the run, 130 and 143 interrupted.
+    124 deadline of the run, 129, 130 and 143 interrupted.
     """
     redactor = Redactor()
     try:
@@ -61,16 +62,19 @@ def main(pipeline: Pipeline, argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM raise what Ctrl-C raises, where no run listens to signals itself."""
+    """Let other signals raise what Ctrl-C raises, where no run listens to signals itself."""
 
     def end(number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt(number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in wanted}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redactor) -> int:
@@ -91,8 +95,23 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
 
         verbosity = options.verbose - options.quiet
         look = Look(verbosity=verbosity, color=options.color, json=options.json)
-        with shown(look, plan.run, redactor) as listeners:
-            return anyio.run(partial(run, plan, secrets, redactor, listeners))
+        ended: list[int] = []
+
+        async def go() -> None:
+            ended.append(await run(plan, secrets, redactor, listeners, afterwards))
+            stuck.leave()
+
+        with (
+            ExitStack() as afterwards,
+            shown(look, plan.run, redactor) as listeners,
+            stuck.watched(),
+        ):
+            try:
+                anyio.run(go)
+            except stuck.StuckError:
+                words = "WARNING: a task that a stage left behind would not end; left alone"
+                _complain(redactor, words)
+            return ended[0]
 
 
 def _prepared(

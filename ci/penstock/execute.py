@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from penstock import stuck
 from penstock.command import Commands, Try, printed, tail
 from penstock.errors import EngineError, ServiceError, plain_words
 from penstock.events import Event, ServiceFailed, StageFinished
@@ -43,6 +44,7 @@ REGISTRY_WORDS = (
     "registry",
     "manifest",
 )
+SIGNAL_S = 0.1
 FINAL_WORDS = ("not found", "unauthorized", "denied", "forbidden", "invalid reference")
 
 
@@ -261,6 +263,7 @@ class _RaisedError(Exception):
     """Raised when the author's own code raised; holds what."""
 
 
+@stuck.interruptible
 async def _call(function: Function, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any value
     """Call the author's function; what the engine refuses is not the author's fault."""
     import dagger
@@ -271,6 +274,10 @@ async def _call(function: Function, arguments: Mapping[str, Any]) -> Any:  # noq
         return await returned if inspect.iscoroutine(returned) else returned
     except (dagger.DaggerError, EngineError):
         raise
+    except stuck.StuckError as error:
+        await anyio.sleep(SIGNAL_S)  # if it is a signal that wants the run to end, it does here
+        words = f"held up the whole run for {stuck.HOLD_S:g} s: await, or give it to a command"
+        raise _RaisedError(TimeoutError(words).with_traceback(error.__traceback__)) from error
     except Exception as error:
         raise _RaisedError(error) from error
 

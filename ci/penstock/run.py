@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 import penstock
+from penstock import parent, stuck
 from penstock.cli import PROGRAM_VARIABLE, SIGNALLED_CODE, program
 from penstock.errors import PenstockError
 from penstock.events import EventStream, PastRun, RunFinished, RunStarted, RunStopped, Warned
@@ -27,6 +28,7 @@ from penstock.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from contextlib import ExitStack
 
     from penstock.events import Listener
     from penstock.pipeline import Pipeline
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 # Everything after an interrupt has to fit into the 7.5 s that CI hosts leave; this is teardown's.
 INTERRUPTED_TEARDOWN_S = 4.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def run(
@@ -42,6 +45,7 @@ async def run(
     secrets: Mapping[tuple[str, str], str],
     redactor: Redactor,
     listeners: Sequence[Listener],
+    afterwards: ExitStack,
 ) -> int:
     """Run the stages of a plan and return the exit code.
 
@@ -50,10 +54,16 @@ async def run(
         secrets: Values by stage and parameter name.
         redactor: Learns the secrets; every output goes through it.
         listeners: Show the run.
+        afterwards: Takes what has to be done when all of it is shown.
     """
+    # `nohup` has hang-ups ignored, and so do we.
+    wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     # Signals are heard from here on, also while Dagger is imported in a thread beside the loop.
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        code = await _run(plan, secrets, redactor, EventStream(redactor, listeners), signals)
+    with anyio.open_signal_receiver(*wanted) as signals:
+        for number in wanted:
+            signal.signal(number, stuck.hurry)  # the loop hears of it all the same
+        stream = EventStream(redactor, listeners)
+        code = await _run(plan, secrets, redactor, stream, signals=signals, afterwards=afterwards)
     if code > SIGNALLED_CODE:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for the impatient
     return code
@@ -64,7 +74,9 @@ async def _run(
     secrets: Mapping[tuple[str, str], str],
     redactor: Redactor,
     stream: EventStream,
+    *,
     signals: AsyncIterator[signal.Signals],
+    afterwards: ExitStack,
 ) -> int:
     surroundings, state = plan.run, plan.state
     began = time.monotonic()
@@ -91,14 +103,24 @@ async def _run(
         )
         stream.listen(executor.release)
         connecting = anyio.CancelScope()
+        tasks.start_soon(stuck.keep_quiet)
         tasks.start_soon(_heed, signals, runner, connecting)
         lost = partial(RunStopped, result=Result.ERROR, exit_code=ENGINE_CODE, teardown_s=0.0)
+        advice = _advice(plan.pipeline)
+
+        def lose(reason: str) -> None:
+            interrupted = any(stop.result is Result.CANCELLATION for stop in runner.stops)
+            runner.stop(lost(reason=reason))
+            above = parent.dagger_run()
+            if above and not interrupted:
+                afterwards.callback(parent.end, above)
+
         try:
             async with open_session(
                 emit=stream.emit,
-                on_lost=lambda reason: runner.stop(lost(reason=reason)),
+                on_lost=lose,
                 connecting=connecting,
-                advice=_advice(plan.pipeline),
+                advice=advice,
             ):
                 tasks.start_soon(live.follow)
                 await runner.run()

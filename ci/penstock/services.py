@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from penstock.errors import ServiceError
+from penstock.errors import EngineError, ServiceError
 from penstock.events import ServiceFailed, ServicePrepared, ServiceStarted, ServiceStopped
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ async def _stop(running: dagger.Service) -> None:
     """Kill a service, whatever is cancelled meanwhile; one that never ran is no error."""
     import dagger
 
-    with anyio.move_on_after(STOP_S, shield=True), suppress(dagger.DaggerError, OSError):
+    with anyio.move_on_after(STOP_S, shield=True), suppress(dagger.DaggerError, EngineError):
         await running.stop(kill=True)
 
 

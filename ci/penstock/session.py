@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from penstock.errors import EngineError, plain_words
 from penstock.events import EngineConnected, Event
+from penstock.parent import dagger_run, is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,13 +31,101 @@ if TYPE_CHECKING:
 
 ENGINE_VARIABLE = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
 # An engine that somebody names is there or not; one that the CLI has to find may be downloaded.
-NAMED_S, FOUND_S = 15.0, 600.0
+LOCAL_S, NAMED_S, FOUND_S = 8.0, 15.0, 600.0
+LOCAL = ("tcp", "unix", "container", "docker-container", "podman-container")
 KNOCK_S = 2.0
 CLOSE_S = 10.0
 LINE_BYTES = 1 << 16
 BEAT_S = 1.0
-PATIENCE_S = 3.0
+PATIENCE_S, TICK_S = 3.0, 0.25
 SETTLE_S = 0.3
+SERVER_FAULT = 500  # an HTTP status below tells of a request, not of the engine
+
+
+@dataclass
+class Session:
+    """What every request to the engine goes through; none outlives the engine's loss.
+
+    Args:
+        on_lost: Called once, with the reason, when the engine stops answering.
+    """
+
+    on_lost: Callable[[str], None]
+    lost: str = field(default="", init=False)
+    _send: Callable[..., Awaitable[object]] = field(init=False)
+    _asking: set[anyio.CancelScope] = field(default_factory=set, init=False)
+
+    def take_over(self, client: Any) -> None:  # noqa: ANN401 - a class of gql's that takes attributes
+        """Send in place of the SDK's own client."""
+        self._send, client.execute = client.execute, self._execute
+
+    async def _execute(self, *words: object, **options: object) -> object:
+        """Send a request, and let no cancel reach it in its first moments.
+
+        A command that is cancelled while its container is being set up is not ended by the engine:
+        it runs on, unseen, when the session is long closed. Found with cancels after 4 to 90 ms,
+        none of 84 after 150 ms or more.
+
+        Raises:
+            EngineError: When the engine is lost, also where whoever waits is shielded.
+        """
+        from gql.transport import exceptions as faults
+
+        if self.lost:
+            raise EngineError(self.lost)
+        with anyio.CancelScope(shield=True) as scope:
+            self._asking.add(scope)
+            loop = asyncio.get_running_loop()
+            opening = loop.call_later(SETTLE_S, setattr, scope, "shield", False)  # noqa: FBT003 - setattr
+            try:
+                return await self._send(*words, **options)
+            except faults.TransportServerError as error:
+                if error.code and error.code < SERVER_FAULT:
+                    raise
+                self._lose(f"HTTP {error.code}" if error.code else str(error))
+            except (faults.TransportConnectionFailed, faults.TransportProtocolError) as error:
+                self._lose(plain_words(str(error)) or type(error.__cause__ or error).__name__)
+            finally:
+                opening.cancel()
+                self._asking.discard(scope)
+        raise EngineError(self.lost)
+
+    def _lose(self, why: str) -> None:
+        """Tell it once, and end what waits for an answer."""
+        if not self.lost:
+            self.lost = f"the engine stopped answering: {why}"
+            self.on_lost(self.lost)
+        for scope in self._asking:
+            scope.cancel()
+
+    async def watch(self, parent: int | None) -> None:
+        """Ask for the engine's version every second; the SDK alone would wait for ever.
+
+        Args:
+            parent: The process that holds the session, if it is not ours.
+        """
+        while not self.lost:
+            await anyio.sleep(BEAT_S)
+            async with anyio.create_task_group() as asking:
+                asking.start_soon(self._ask, asking.cancel_scope)
+                # By ticks, not by the clock: it goes on while this program, or `dagger run`, is
+                # stopped by Ctrl-Z, or while the author's code holds everything up.
+                ticks = 0
+                while ticks * TICK_S < PATIENCE_S:
+                    await anyio.sleep(TICK_S)
+                    ticks += not (parent and is_stopped(parent))
+                self._lose(f"no answer within {PATIENCE_S:g} s")
+
+    async def _ask(self, answered: anyio.CancelScope) -> None:
+        import dagger
+
+        try:
+            await dagger.dag.version()
+        except EngineError:
+            pass  # told already
+        except dagger.DaggerError as error:
+            self._lose(plain_words(str(error)) or type(error).__name__)
+        answered.cancel()
 
 
 @asynccontextmanager
@@ -46,7 +135,7 @@ async def open_session(
     on_lost: Callable[[str], None],
     connecting: anyio.CancelScope,
     advice: str,
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Session]:
     """Connect to the engine that the surroundings name, and watch that it goes on answering.
 
     Args:
@@ -62,14 +151,15 @@ async def open_session(
     os.environ.setdefault("DAGGER_NO_NAG", "1")
     began = time.monotonic()
     named = os.environ.get(ENGINE_VARIABLE, "")
-    is_there = named and "image" not in urlsplit(named).scheme
-    bound_s = NAMED_S if is_there else FOUND_S
+    bound_s = _bound_s(named)
+    session = Session(on_lost)
+    parent = dagger_run() if "DAGGER_SESSION_PORT" in os.environ else None
     async with AsyncExitStack() as stack:
         try:
             with connecting, anyio.fail_after(bound_s):
                 await anyio.to_thread.run_sync(_knock, named)
-                await stack.enter_async_context(_cli_session())
-                version = await _connect(stack)
+                await stack.enter_async_context(_cli_session(session))
+                version = await _connect(stack, session)
         except (OSError, ValueError) as error:
             which = f" {named}" if named else ""
             words = plain_words(str(error)) or f"no answer within {bound_s:g} s"
@@ -80,9 +170,17 @@ async def open_session(
             raise EngineError(message)
         emit(EngineConnected(version=version, duration_s=time.monotonic() - began))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_watch, on_lost)
-            yield
+            tasks.start_soon(session.watch, parent)
+            yield session
             tasks.cancel_scope.cancel()
+
+
+def _bound_s(engine: str) -> float:
+    """Return how long an engine may take to answer: a local one is there or not."""
+    scheme = urlsplit(engine).scheme
+    if not engine or "image" in scheme:
+        return FOUND_S
+    return LOCAL_S if scheme in LOCAL else NAMED_S
 
 
 def _knock(engine: str) -> None:
@@ -106,7 +204,7 @@ def _import_sdk() -> None:
     gc.enable()
 
 
-async def _connect(stack: AsyncExitStack) -> str:
+async def _connect(stack: AsyncExitStack, session: Session) -> str:
     """Return the version of the engine behind the session that is there."""
     import dagger
 
@@ -114,30 +212,10 @@ async def _connect(stack: AsyncExitStack) -> str:
     config = dagger.Config(retry=dagger.Retry(execute=False))
     try:
         connection = await stack.enter_async_context(_shielded_exit(dagger.connection(config)))
-        session = await connection.session.get_session()
-        session.execute = partial(_settled, session.execute)
+        session.take_over(await connection.session.get_session())
         return await dagger.dag.version()
     except dagger.DaggerError as error:
         raise ConnectionError(str(error) or type(error).__name__) from error
-
-
-async def _settled(
-    execute: Callable[..., Awaitable[object]], *words: object, **options: object
-) -> object:
-    """Send a request, and let no cancel reach it in its first moments.
-
-    A command that is cancelled while its container is being set up is not ended by the engine: it
-    runs on, unseen, when the session is long closed. Found with cancels after 4 to 90 ms, none of
-    84 after 150 ms or more.
-    """
-    with anyio.CancelScope(shield=True) as shield:
-        loop = asyncio.get_running_loop()
-        opening = loop.call_later(SETTLE_S, setattr, shield, "shield", False)  # noqa: FBT003 - setattr
-        try:
-            answer = await execute(*words, **options)
-        finally:
-            opening.cancel()
-    return answer
 
 
 @asynccontextmanager
@@ -151,7 +229,7 @@ async def _shielded_exit(connection: AbstractAsyncContextManager[Any]) -> AsyncI
 
 
 @asynccontextmanager
-async def _cli_session() -> AsyncIterator[None]:
+async def _cli_session(opened: Session) -> AsyncIterator[None]:
     """Start the CLI's session ourselves, in a process group of its own.
 
     The SDK's start waits ten minutes for an engine, hears no signal meanwhile, and its child dies
@@ -189,8 +267,11 @@ async def _cli_session() -> AsyncIterator[None]:
         finally:
             for name in variables:
                 os.environ.pop(name, None)
-            with anyio.move_on_after(CLOSE_S if variables else 0, shield=True):
-                await process.aclose()  # and kill it, should it not end by itself
+            # What never connected, or lost its engine, has nothing to close; and kill it, should it
+            # not end by itself.
+            is_useful = variables and not opened.lost
+            with anyio.move_on_after(CLOSE_S if is_useful else 0, shield=True):
+                await process.aclose()
 
 
 def _cli() -> Path | None:
@@ -201,18 +282,3 @@ def _cli() -> Path | None:
     # The SDK wants the CLI of its own version; asking the SDK itself would mean importing it.
     cli = cache / "dagger" / f"dagger-{importlib.metadata.version('dagger-io')}"
     return cli if cli.exists() else None
-
-
-async def _watch(on_lost: Callable[[str], None]) -> None:
-    """Ask for the engine's version every second; the SDK alone would wait for ever."""
-    import dagger
-
-    while True:
-        await anyio.sleep(BEAT_S)
-        try:
-            with anyio.fail_after(PATIENCE_S):
-                await dagger.dag.version()
-        except Exception as error:  # noqa: BLE001 - whatever the transport raises is the loss
-            kind = "no answer" if isinstance(error, TimeoutError) else type(error).__name__
-            on_lost(f"the engine stopped answering ({kind})")
-            return

@@ -174,7 +174,8 @@ class Lines:
         word = outcome.result.label
         reason = outcome.reason.partition("\n")[0]
         if reason and reason == self._lost:  # said once, in full, at the end
-            reason = "because there is no engine"
+            was_there = bool(self._view.engine)
+            reason = "because the engine was lost" if was_there else "because there is no engine"
         if outcome.allowed:
             return f"WARNING ({word}, which is allowed{reason and ': '}{reason})"
         if outcome.result is Result.SUCCESS:
