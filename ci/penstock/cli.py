@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from penstock.pipeline import Pipeline
 
 SIGNALLED_CODE = 128  # and the signal's number, as shells have it
+LEFT_BEHIND = "WARNING: a {} that a stage left behind would not end; not waited for"
 PROGRAM_VARIABLE = "PENSTOCK_PROGRAM"  # the words that started this, where others than ours did
 
 
@@ -87,7 +88,8 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
     if options.engine:
         os.environ[ENGINE_VARIABLE] = options.engine
     plan, secrets = _prepared(pipeline, options)
-    with alone(pipeline.root, partial(_complain, redactor)) as waited:
+    reports = pipeline.root / REPORTS
+    with alone(pipeline.root, reports, partial(_complain, redactor)) as waited:
         if waited:
             plan, secrets = _prepared(pipeline, options)  # with what that run has left
         from penstock.reports import Look, shown
@@ -109,9 +111,13 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
             try:
                 anyio.run(go)
             except stuck.StuckError:
-                words = "WARNING: a task that a stage left behind would not end; left alone"
-                _complain(redactor, words)
-            return ended[0]
+                _complain(redactor, LEFT_BEHIND.format("task"))
+    if stuck.has_threads():
+        _complain(redactor, LEFT_BEHIND.format("thread"))
+        if stuck.is_program(pipeline.file):
+            sys.stdout.flush()
+            os._exit(ended[0])
+    return ended[0]
 
 
 def _prepared(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # Everything after an interrupt has to fit into the 7.5 s that CI hosts leave; this is teardown's.
 INTERRUPTED_TEARDOWN_S = 4.0
+HANGING = "penstock: {reason}; `dagger run` would hang now, and was ended; see reports/index.html"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -113,7 +114,7 @@ async def _run(
             runner.stop(lost(reason=reason))
             above = parent.dagger_run()
             if above and not interrupted:
-                afterwards.callback(parent.end, above)
+                afterwards.callback(parent.end, above, HANGING.format(reason=reason))
 
         try:
             async with open_session(

@@ -9,6 +9,8 @@ import fcntl
 import json
 import logging
 import os
+import re
+import shutil
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 SCHEMA = 2
 FOLDER = ".penstock"
 MOST_HISTORY = 50
+# What `export` and `write_whole` write into before they rename it.
+UNFINISHED = re.compile(r"\.incoming-|\..+\.\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +101,15 @@ class State:
 
 
 @contextmanager
-def alone(root: Path, say: Callable[[str], None]) -> Iterator[bool]:
+def alone(root: Path, reports: Path, say: Callable[[str], None]) -> Iterator[bool]:
     """Hold a project's lock, as runs side by side would delete each other's reports.
+
+    What a run that was killed has left half written is deleted.
 
     Args:
         root: The project's folder.
-        say: Takes the words about who is waited for.
+        reports: Its reports.
+        say: Takes the words about who is waited for, and who was killed.
 
     Yields:
         Whether another run had to be waited for.
@@ -124,12 +131,34 @@ def alone(root: Path, say: Callable[[str], None]) -> Iterator[bool]:
                 other = lock.read() or "?"
                 say(f"another run (process {other}) works in {root}: waiting for its end")
                 fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.seek(0)
+            if killed := lock.read():
+                swept = _sweep(folder, reports, reports / "logs")
+                say(
+                    f"the last run (process {killed}) was killed before its end; its engine session "
+                    f"ended with it; unfinished files removed: {swept}"
+                )
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
         except OSError as error:
             raise FolderError(folder, error) from error
         yield waited
+        with suppress(
+            OSError
+        ):  # the disk is full, say; the next run then says that this was killed
+            lock.truncate(0)
+
+
+def _sweep(*folders: Path) -> int:
+    """Delete what only a run that goes on has use for; nobody else runs here now."""
+    left = [path for folder in folders for path in folder.glob(".*") if UNFINISHED.match(path.name)]
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return len(left)
 
 
 def _make(folder: Path) -> None:

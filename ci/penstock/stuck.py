@@ -7,7 +7,11 @@ interrupts whatever the main thread does in its place.
 from __future__ import annotations
 
 import signal
+import sys
+import threading
+import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -66,6 +70,22 @@ def leave() -> None:
 
     signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, LEAVE_S, BEAT_S)
+
+
+def has_threads() -> bool:
+    """Return whether threads of the author's still run, for which Python would wait at its end."""
+    end = time.monotonic() + LEAVE_S
+    mine = (threading.main_thread(), threading.current_thread())
+    left = [thread for thread in threading.enumerate() if not thread.daemon and thread not in mine]
+    for thread in left:
+        thread.join(max(0.0, end - time.monotonic()))
+    return any(thread.is_alive() for thread in left)
+
+
+def is_program(file: Path) -> bool:
+    """Return whether it is this file that was started, and nothing comes after its end."""
+    started = getattr(sys.modules["__main__"], "__file__", None)
+    return started is not None and Path(started).resolve() == file
 
 
 def _ring(_number: int, frame: FrameType | None) -> None:

@@ -77,6 +77,10 @@ class OwnEngine:
     def kill(self) -> None:
         docker("kill", "--signal", "KILL", self.name)
 
+    def restart(self) -> None:
+        docker("restart", "--time", "20", self.name)
+        self.ready()
+
     def pause(self) -> None:
         docker("pause", self.name)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PIPELINE = """
 @pipeline.stage
 def pull():
-    return dag.container().from_("redis:7-alpine")
+    return dag.container().from_("postgres:15-alpine")
 
 @pipeline.service
 def slow(python):
@@ -93,6 +93,7 @@ def write(project: Project) -> None:
     project.write(PIPELINE)
     file = project.folder / "pipeline.py"
     text = file.read_text().replace("import dagger\nfrom dagger import dag\n", "")
+    text = text.replace("python:3.11-slim", "redis:7-alpine")  # the smallest of all
     file.write_text(text.replace("    return dag.", "    from dagger import dag\n    return dag."))
 
 

@@ -73,6 +73,7 @@ def test_signal_while_the_run_begins_leaves_a_summary_and_a_record(
     assert run.took_s < 6
 
 
+@pytest.mark.fault(2)
 def test_second_signal_ends_at_once(project: Project) -> None:
     """Whoever cannot wait for the clean-up says so once more."""
     write(
@@ -174,6 +175,7 @@ def test_what_cannot_be_written_leaves_a_green_run_green(project: Project) -> No
     assert run.record["exit_code"] == 0
 
 
+@pytest.mark.fault(35)
 def test_two_runs_in_one_folder_take_turns(project: Project) -> None:
     """The second begins when the first has ended, and each has all of its events."""
     write(project, TWO_STAGES.replace("true", "sleep 4"))

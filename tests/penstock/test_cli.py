@@ -275,7 +275,7 @@ def test_signal_before_the_run_ends_it_in_words(
 def test_second_run_waits_for_the_first_and_can_be_interrupted(tmp_path: Path) -> None:
     """It names the process that works in the folder, and touches nothing meanwhile."""
     (tmp_path / "pipeline.py").write_text(PIPELINE)
-    with alone(tmp_path, print):
+    with alone(tmp_path, tmp_path / "reports", print):
         child = subprocess.Popen(
             [sys.executable, "pipeline.py"],
             cwd=tmp_path,
@@ -303,7 +303,7 @@ def test_second_run_begins_when_the_first_has_ended(
     is_held = threading.Event()
 
     def first() -> None:
-        with alone(small.root, print):
+        with alone(small.root, small.root / "reports", print):
             is_held.set()
             while "waiting for its end" not in said.getvalue():
                 time.sleep(0.01)

@@ -69,7 +69,10 @@ def test_state_that_cannot_be_saved_is_a_warning(
 def test_lock_without_a_place_is_the_users_to_mend(tmp_path: Path) -> None:
     """The error names the folder."""
     (tmp_path / ".penstock").write_text("a file")
-    with pytest.raises(FolderError, match=r"\.penstock: it is no folder"), alone(tmp_path, print):
+    with (
+        pytest.raises(FolderError, match=r"\.penstock: it is no folder"),
+        alone(tmp_path, tmp_path / "reports", print),
+    ):
         pass
 
 
@@ -83,11 +86,11 @@ def test_lock_keeps_others_waiting_who_are_told_for_whom(tmp_path: Path) -> None
         is_told.set()
 
     def enter() -> None:
-        with alone(tmp_path, say) as waited:
+        with alone(tmp_path, tmp_path / "reports", say) as waited:
             order.append(f"second, waited: {waited}")
 
     second = threading.Thread(target=enter)
-    with alone(tmp_path, say) as waited:
+    with alone(tmp_path, tmp_path / "reports", say) as waited:
         second.start()
         assert is_told.wait(10)
         order.append(f"first, waited: {waited}")
