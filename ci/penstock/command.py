@@ -14,6 +14,7 @@ import anyio
 from anyio.to_thread import run_sync
 
 from penstock.export import export, forget
+from penstock.filter import RUN_FILTERED, SCRIPT
 from penstock.model import Artifact, Command, Outcome, Result, Stage
 from penstock.reports.problems import problems
 from penstock.reports.reading import Reading, read
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
 # The marker tells an executed command from one that the engine had already: the run's id is
 # volatile, so another run's id in it means cached. So is the deadline, which may change freely.
-WRAPPER = (
+BEGIN = (
     f'printf %s "$PENSTOCK_RUN" > {MARKER}; deadline=$PENSTOCK_DEADLINE; '
-    'unset PENSTOCK_RUN PENSTOCK_DEADLINE; exec timeout -s INT -k 5 "$deadline" "$@"'
+    "unset PENSTOCK_RUN PENSTOCK_DEADLINE; "
 )
+WRAPPER = BEGIN + 'exec timeout -s INT -k 5 "$deadline" "$@"'
 TIMED_OUT_CODES = (124, 130, 137)
 TAIL_LINES, MOST_TAIL = 40, 32_000
 
@@ -51,11 +53,13 @@ class Try:
         stage: The stage.
         number: 1 for the first try.
         deadline_s: When it has to be at its end, in seconds from its beginning.
+        mask: The script that masks the stage's secrets inside the container; empty without any.
     """
 
     stage: Stage
     number: int
     deadline_s: float
+    mask: str = field(default="", repr=False)
 
     @property
     def too_long(self) -> str:
@@ -134,10 +138,16 @@ class Commands:
         variables = {**command.env, **({"PENSTOCK_AGAIN": again} if again else {})}
         for name, value in variables.items():
             container = container.with_env_variable(name, value)
+        wrapper = WRAPPER
+        if this.mask:
+            secret = dagger.dag.set_secret(f"penstock-mask.{this.stage.family}", this.mask)
+            # For whatever user the image has; the command was given these secrets itself.
+            container = container.with_mounted_secret(SCRIPT, secret, mode=0o444)
+            wrapper = BEGIN + RUN_FILTERED
         return (
             container.with_volatile_variable("PENSTOCK_RUN", self.run.id)
             .with_volatile_variable("PENSTOCK_DEADLINE", f"{this.deadline_s:.3f}")
-            .with_exec(["sh", "-c", WRAPPER, "sh", *command.argv], expect=dagger.ReturnType.ANY)
+            .with_exec(["sh", "-c", wrapper, "sh", *command.argv], expect=dagger.ReturnType.ANY)
         )
 
     async def _judge(
@@ -179,7 +189,7 @@ class Commands:
             findings=(*reading.findings, *found),
             output=printed(command.argv, output),
             artifacts=await run_sync(_described, files, self.run.reports),
-            value=done,
+            value=done.without_mount(SCRIPT) if this.mask else done,
         )
         return outcome, reading
 

@@ -16,6 +16,7 @@ from penstock.command import Commands, Try, printed, tail
 from penstock.errors import EngineError, ServiceError, plain_words
 from penstock.events import Event, ServiceFailed, StageFinished
 from penstock.evidence import Finding
+from penstock.filter import script
 from penstock.inputs import digest, images, inputs, why
 from penstock.matrix import suffix
 from penstock.model import Command, Fault, Function, Outcome, Result, Service, Stage, service_key
@@ -77,6 +78,7 @@ class Executor:
         self._commands = Commands(self.run, self.pool, self.state, self.redactor, self.live.emit)
         self._made: dict[Hashable, tuple[Any, Any]] = {}
         self._making: dict[Hashable, anyio.Lock] = defaultdict(anyio.Lock)
+        self._masks: dict[str, str] = {}
         self._spawned: dict[str, Any] = {}
         self._made_from: dict[str, dict[str, str]] = defaultdict(dict)
         self._users: dict[str, set[str]] = defaultdict(set)
@@ -95,7 +97,8 @@ class Executor:
         self.stages[stage.name] = stage
         try:
             with self.live.under(stage=stage.name):
-                return await self._run(needed, Try(stage, attempt, deadline_s))
+                mask = self._mask(stage.family)
+                return await self._run(needed, Try(stage, attempt, deadline_s, mask))
         except EngineError as error:
             return _error(str(error), error.fault, error.output)
         except dagger.ExecError as error:
@@ -107,6 +110,13 @@ class Executor:
             return _error(f"cannot write {where}: {error.strerror or error}; see to that", None)
         except _RaisedError as error:
             return _raised(error.args[0], stage, self.run.root)
+
+    def _mask(self, family: str) -> str:
+        """Return what masks a stage's secrets in its container; those of others are not its own."""
+        if family not in self._masks:
+            own = [value for (stage, _), value in self.secrets.items() if stage == family]
+            self._masks[family] = script(own)
+        return self._masks[family]
 
     def release(self, event: Event) -> None:
         """Listen for the end of stages, and stop each service after its last user."""
