@@ -15,12 +15,13 @@ from anyio.to_thread import run_sync
 
 from penstock.export import export, forget
 from penstock.filter import RUN_FILTERED, SCRIPT
+from penstock.folder import write_whole
 from penstock.model import Artifact, Command, Outcome, Result, Stage
 from penstock.reports.problems import problems
 from penstock.reports.reading import Reading, read
 from penstock.reports.record import LOG_FOLDER, RESERVED
 from penstock.services import ServicePool, bind
-from penstock.state import Passed, State, write_whole
+from penstock.state import Passed, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

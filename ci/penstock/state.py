@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import FolderError
+from penstock.folder import make_private, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,7 +122,7 @@ def alone(root: Path, reports: Path, say: Callable[[str], None]) -> Iterator[boo
     with ExitStack() as stack:
         try:
             _make(folder)
-            lock = stack.enter_context((folder / "lock").open("a+", encoding="utf-8"))
+            lock = stack.enter_context(open(folder / "lock", "a+", encoding="utf-8", opener=_open))
             waited = False
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,22 +163,15 @@ def _sweep(*folders: Path) -> int:
 
 
 def _make(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+    make_private(folder)
     if not (folder / ".gitignore").exists():
         write_whole(folder / ".gitignore", "*\n")
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)  # a link would have another file emptied
 
 
 def to_json(content: Any) -> str:  # noqa: ANN401 - any value
     """Return readable JSON with a final newline."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old or the new one and nothing between."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # Names of files may hold bytes that are no text; escaped they are, in JSON, themselves.
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -387,19 +387,22 @@ def test_record_that_has_no_place_is_refused_before_the_run(tmp_path: Path) -> N
         Record(tmp_path / "reports")
 
 
+@pytest.mark.fault(32)
 def test_record_on_a_full_disk_is_a_warning_and_holds_what_fits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each file is given up once; what is read is whole or not there."""
-    (tmp_path / "events.jsonl").symlink_to("/dev/full")
-    (tmp_path / f".run.json.{os.getpid()}").symlink_to("/dev/full")
     record = Record(tmp_path)
+    (tmp_path / "events.jsonl").unlink()
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    (tmp_path / "run.json").mkdir()
     for event in RED:
         record(event)
     assert [record.args for record in caplog.records] == [
-        (tmp_path / name, "No space left on device") for name in ("events.jsonl", "run.json")
+        (tmp_path / "events.jsonl", "No space left on device"),
+        (tmp_path / "run.json", "Is a directory"),
     ]
-    assert not (tmp_path / "run.json").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
 
 
 def test_record_has_the_stages_that_were_found_out(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from penstock.errors import FolderError
-from penstock.state import Passed, State, alone, write_whole
+from penstock.folder import write_whole
+from penstock.state import Passed, State, alone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,9 +47,13 @@ def test_write_whole_leaves_nothing_beside(tmp_path: Path) -> None:
 def test_write_whole_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     """A full disk costs the new content, not the old, and leaves no temporary file."""
     write_whole(tmp_path / "a.txt", "one")
-    (tmp_path / f".a.txt.{os.getpid()}").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(tmp_path / "a.txt", "two")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2, limits[1]))  # a small disk, for this process
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_whole(tmp_path / "a.txt", "two")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "one")]
 
 

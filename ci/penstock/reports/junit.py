@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from penstock.events import Event, RunFinished
 from penstock.evidence import TestCase, TestResult
+from penstock.folder import write_whole
 from penstock.model import Result
 from penstock.reports.literal import literal
 from penstock.reports.reading import TAGS
 from penstock.reports.view import RunView
-from penstock.state import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,7 +52,11 @@ class JUnitReport:
         """Take one event."""
         self._view(event)
         if isinstance(event, RunFinished):
-            write_whole(self._path(), junit(self._view))
+            path = self._path()
+            try:
+                write_whole(path, junit(self._view))
+            except OSError as error:
+                logger.warning("WARNING: cannot write %s (%s)", path, error.strerror)
 
     def _path(self) -> Path:
         views = self._view.stages.values()

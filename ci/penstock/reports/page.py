@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from penstock.events import Event, PastRun, RunFinished
 from penstock.evidence import TestResult
+from penstock.folder import write_whole
 from penstock.graph import Graph
 from penstock.model import Result
 from penstock.reports.drawing import BOX_HEIGHT, BOX_WIDTH, MARGIN, curve, places_of
@@ -28,7 +29,6 @@ from penstock.reports.markup import MOST_CHARACTERS, Excerpt, Words, excerpt
 from penstock.reports.reading import counted
 from penstock.reports.record import LOG_FOLDER, PAGE
 from penstock.reports.view import RunView
-from penstock.state import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

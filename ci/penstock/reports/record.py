@@ -24,11 +24,12 @@ from penstock.events import (
 )
 from penstock.evidence import FAILED
 from penstock.export import remove
+from penstock.folder import make_private, remove_ways_out, write_whole
 from penstock.model import Outcome, Result
 from penstock.reports import junit
 from penstock.reports.reading import shortened
 from penstock.reports.view import RunView, ServiceView, StageView
-from penstock.state import to_json, write_whole
+from penstock.state import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -185,8 +186,11 @@ class Record:
         self._folder = folder
         self._events = folder / EVENTS if is_new else None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if self._events:
+            if self._events is None:
+                folder.mkdir(parents=True, exist_ok=True)
+            else:
+                make_private(folder)
+                remove_ways_out(folder)
                 clear(folder)
                 self._events.touch()
         except OSError as error:
