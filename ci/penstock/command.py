@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.to_thread import run_sync
 
+from penstock.events import Event, Warned
 from penstock.export import export, forget
 from penstock.filter import RUN_FILTERED, SCRIPT
 from penstock.folder import write_whole
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import dagger
 
     from penstock.config import RunInfo
-    from penstock.events import Event
     from penstock.evidence import Finding
     from penstock.redact import Redactor
 
@@ -167,13 +167,7 @@ class Commands:
         output, found, files = await self._said(done, this, has_failed=code != 0)
         remarks: list[str] = []
         if command.reports:
-            kept, remarks = await export(
-                done.directory("."),
-                command.reports,
-                into,
-                folder=self.run.reports,
-                redactor=self.redactor,
-            )
+            kept, remarks = await self._kept(done, command, into)
             files += kept
         reading = read(command.reports, into, self.run.root)
         result = Result.SUCCESS if code == 0 and not reading.gates else Result.FAILURE
@@ -193,6 +187,26 @@ class Commands:
             value=done.without_mount(SCRIPT) if this.mask else done,
         )
         return outcome, reading
+
+    async def _kept(
+        self, done: dagger.Container, command: Command, into: Path
+    ) -> tuple[list[Path], list[str]]:
+        """Export the reports; where that is impossible here, the result stands without them.
+
+        A gate on a report that is missing then fails: it was asked for.
+        """
+        try:
+            return await export(
+                done.directory("."),
+                command.reports,
+                into,
+                folder=self.run.reports,
+                redactor=self.redactor,
+            )
+        except OSError as error:
+            words = f"reports are not kept: cannot write {into} ({error.strerror or error})"
+            self.emit(Warned(message=words))
+            return [], [words]
 
     async def _evaluate(
         self, done: dagger.Container, command: Command, *, start: bool
@@ -220,7 +234,12 @@ class Commands:
         async with self._reading:
             # Of 100 MB either takes seconds: off the loop, which has to hear engine and signals.
             output = await run_sync(self.redactor.mask, await done.combined_output())
-            files = self._log(this, output)
+            try:
+                files = self._log(this, output)
+            except OSError as error:
+                words = f"cannot write the log of '{this.stage.name}' ({error.strerror or error})"
+                self.emit(Warned(message=f"{words}; its result stands"))
+                files = []
             workdir = await done.workdir() if has_failed else ""
             found = await run_sync(list, problems(output, workdir=workdir)) if has_failed else []
             return tail(output), found, files

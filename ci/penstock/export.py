@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from penstock.model import Report
     from penstock.redact import Redactor
+
+FULL_BYTES = 1 << 20  # a disk with less room is full
 
 
 async def export(
@@ -42,7 +45,10 @@ async def export(
 
     Returns:
         The files that are there now, and what people should know: declared paths that are missing,
-        and entries left out because they are no regular files.
+        and entries left out because they are no regular files or have a secret in their name.
+
+    Raises:
+        OSError: When they cannot be written here.
     """
     paths = [path for report in reports for path in report.paths]
     into.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a local folder, microseconds
@@ -51,8 +57,14 @@ async def export(
     ) as incoming:
         beside = Path(incoming)
         include = [pattern for path in paths for pattern in (path, f"{path}/**")]
-        await files.filter(include=include).export(incoming)
+        try:
+            await files.filter(include=include).export(incoming)
+        except Exception as error:  # of the SDK, whose error does not tell whose disk is full
+            if shutil.disk_usage(folder).free < FULL_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(into)) from error
+            raise
         remarks = [f"left out {name}: no regular file" for name in _drop_irregular(beside)]
+        remarks += [f"left out {name}: a secret is in its name" for name in _drop(beside, redactor)]
         remarks += [f"{path} is missing" for path in paths if not (beside / path).exists()]
         if redactor.knows_any:
             for file in _files(beside):
@@ -83,6 +95,15 @@ def _drop_irregular(folder: Path) -> Iterator[str]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             path.unlink()
             yield path.relative_to(folder).as_posix()
+
+
+def _drop(folder: Path, redactor: Redactor) -> Iterator[str]:
+    """Delete what has a secret in its name; what remains of the name is yielded."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if (shown := redactor.mask(name)) != name and path.exists():
+            remove(path)
+            yield shown
 
 
 def forget(reports: Iterable[Report], into: Path) -> None:

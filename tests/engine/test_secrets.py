@@ -149,7 +149,8 @@ def test_no_form_of_a_secret_is_in_anything_that_is_written_or_sent(
 ) -> None:
     """Files, names, terminal, `--json`, telemetry, GitHub's files and the pushed image hold none."""
     project.write(PIPELINE)
-    words = ["pipeline.py", "--keep-going", *(["-v", "--json"] if mode == "python" else [])]
+    options = ["-v", "--json"] if mode == "python" else ["--skip", "push"]
+    words = ["pipeline.py", "--keep-going", *options]
     command = [*MODES[mode], *words]
     if mode == "terminal":
         command = [*MODES[mode], f"dagger run {sys.executable} {' '.join(words)}", "/dev/null"]
@@ -171,7 +172,8 @@ def test_no_form_of_a_secret_is_in_anything_that_is_written_or_sent(
     # GitHub's runner is told the secrets by these very lines, and shows none of them.
     out = re.sub(rb"(?m)^::add-mask::.*\n", b"", done.stdout)
     err = re.sub(rb"(?m)^::add-mask::.*\n", b"", done.stderr)
-    sent = b"".join(r.SerializeToString() for r in [*collector.traces, *collector.metrics])
+    sent = b"".join(request.SerializeToString() for request in collector.traces)
+    sent += b"".join(request.SerializeToString() for request in collector.metrics)
     assert sent
     record = json.loads((project.folder / "reports/run.json").read_bytes())
     results = {stage["name"]: stage["result"] for stage in record["stages"]}
@@ -182,6 +184,6 @@ def test_no_form_of_a_secret_is_in_anything_that_is_written_or_sent(
         "build": "success",
         "push": "success",
     }, err.decode()
-    assert (project.folder / "image.tar").stat().st_size > 1_000_000
+    assert mode != "python" or (project.folder / "image.tar").stat().st_size > 1_000_000
     assert leaks(project, {"stdout": out, "stderr": err, "telemetry": sent}) == []
     measured("no form of it in files, their names, both streams, telemetry or image layers")
