@@ -172,18 +172,15 @@ def test_no_form_of_a_secret_is_in_anything_that_is_written_or_sent(
     # GitHub's runner is told the secrets by these very lines, and shows none of them.
     out = re.sub(rb"(?m)^::add-mask::.*\n", b"", done.stdout)
     err = re.sub(rb"(?m)^::add-mask::.*\n", b"", done.stderr)
-    sent = b"".join(request.SerializeToString() for request in collector.traces)
-    sent += b"".join(request.SerializeToString() for request in collector.metrics)
+    sent = {f"telemetry {n} {path}": body for n, (path, body) in enumerate(collector.bodies)}
     assert sent
     record = json.loads((project.folder / "reports/run.json").read_bytes())
     results = {stage["name"]: stage["result"] for stage in record["stages"]}
-    assert results == {
-        "printing": "success",
-        "failing": "failure",
-        "raising": "failure",
-        "build": "success",
-        "push": "success",
-    }, err.decode()
+    expected = dict.fromkeys(("printing", "build", "push"), "success")
+    expected |= dict.fromkeys(("failing", "raising"), "failure")
+    if mode != "python":
+        expected["push"] = "skip"  # a rehearsal takes seconds, and prints nothing of its own
+    assert results == expected
     assert mode != "python" or (project.folder / "image.tar").stat().st_size > 1_000_000
-    assert leaks(project, {"stdout": out, "stderr": err, "telemetry": sent}) == []
+    assert leaks(project, {"stdout": out, "stderr": err, **sent}) == []
     measured("no form of it in files, their names, both streams, telemetry or image layers")

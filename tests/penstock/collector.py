@@ -35,6 +35,7 @@ class Collector:
     traces: list[ExportTraceServiceRequest] = field(default_factory=list)
     metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -66,9 +67,10 @@ class Collector:
     def take(self, path: str, body: bytes) -> None:
         """Decode a request."""
         self.paths.append(path)
+        self.bodies.append((path, body))
         if path.endswith("/v1/traces"):
             self.traces.append(ExportTraceServiceRequest.FromString(body))
-        else:
+        elif path.endswith("/v1/metrics"):
             self.metrics.append(ExportMetricsServiceRequest.FromString(body))
 
 
