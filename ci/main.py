@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from penstock import Command, Coverage, Health, JUnit, Pipeline, Service, Source
@@ -23,6 +24,7 @@ pipeline = Pipeline("agent-task-service")
 
 app = Source(include=["app", "pyproject.toml", "uv.lock"])
 tests = Source(include=["app", "tests/app", "tests/conftest.py", "pyproject.toml", "uv.lock"])
+locked = Source(include=["pyproject.toml", "uv.lock"])
 everything = Source(include=["app", "bench", "ci", "tests", "pyproject.toml", "uv.lock"])
 
 
@@ -36,6 +38,12 @@ def python() -> Container:
 def workspace() -> Container:
     """The same with every Python file of the repository."""
     return uv_project(PYTHON, everything, caches=[".mypy_cache", ".ruff_cache"])
+
+
+@pipeline.container
+def auditor() -> Container:
+    """pip-audit, and what it is to look at."""
+    return uv_project(PYTHON, locked, groups=["audit"])
 
 
 @pipeline.service
@@ -57,6 +65,23 @@ def redis() -> Service:
 def lint(workspace: Container) -> Command:
     """Lint with ruff"""
     return Command(workspace, "ruff check . && ruff format --check .", shell=True)
+
+
+@pipeline.stage(
+    allow_failure=True, deadline_s=60
+)  # what became known today is no fault of the change
+def audit(auditor: Container) -> Command:
+    """Look for known weaknesses in what is locked"""
+    return Command(
+        auditor,
+        "uv export --quiet --frozen --all-groups --no-emit-project --output-file /tmp/locked.txt && "
+        "pip-audit --strict --disable-pip --require-hashes --requirement /tmp/locked.txt",
+        shell=True,
+        env={
+            "TODAY": f"{datetime.now(UTC):%F}",  # yesterday's answer is none
+            "REQUESTS_CA_BUNDLE": "/etc/ssl/certs/ca-certificates.crt",
+        },
+    )
 
 
 @pipeline.stage(needs=[lint])

@@ -108,8 +108,7 @@ def start_daemon() -> None:
     if not daemon:
         message = f"{silent} and there is no `dockerd` to start"
         raise MachineError(message, "install it (`apt-get install docker.io`) and run this again")
-    log = place.home() / "logs" / "dockerd.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = place.logs() / "dockerd.log"
     screen.say("  starting the Docker daemon")
     with log.open("ab") as output:
         child = subprocess.Popen(

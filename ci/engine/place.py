@@ -91,6 +91,14 @@ def scratch() -> Path:
     return folder
 
 
+def logs() -> Path:
+    """Return the folder of the logs: what programs print is for nobody else to read."""
+    folder = home() / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
+
+
 def sweep() -> None:
     """End what a call that was killed left at work, and empty the scratch folder after it.
 

@@ -60,8 +60,7 @@ class Log:
     """
 
     def __init__(self, name: str) -> None:
-        self.path: Path = place.home() / "logs" / f"{name}.log"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path: Path = place.logs() / f"{name}.log"
         self.path.write_text("")
 
     def run(

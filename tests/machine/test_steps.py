@@ -218,3 +218,10 @@ def test_time_of_all_is_that_of_the_longest_chain() -> None:
     chain = [step("a", "true"), step("b", "true", "a"), step("c", "true")]
     assert steps.longest_s(chain) == 51.0
     assert [steps.expectation(s) for s in chain[:2]] == ["last time 50.0 s", "about 1.0 s"]
+
+
+def test_logs_are_for_nobody_else(home: Path) -> None:
+    """What programs print may hold more than they meant to show; the folder may be there already."""
+    (home / "logs").mkdir(parents=True, mode=0o755)
+    Log("one")
+    assert (home / "logs").stat().st_mode & 0o077 == 0
