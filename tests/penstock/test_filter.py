@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import shlex
 import shutil
 import subprocess
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import quote
-from xml.sax.saxutils import escape
 
 import pytest
 
 from penstock.filter import DRAIN_S, MOST_SCRIPT, PIPE, RUN_FILTERED, SCRIPT, script
+from tests.forms import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,16 +36,6 @@ def filtered(tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
     return start
 
 
-def forms(secret: str) -> list[str]:
-    """Return the forms in which a program may print a secret on a line."""
-    raw = secret.encode()
-    return [
-        *(secret, secret[::-1], raw.hex(), quote(secret, safe=""), json.dumps(secret)[1:-1]),
-        *(escape(secret), shlex.quote(secret)),
-        *(base64.b64encode(b"x" * n + raw).decode() for n in range(3)),
-    ]
-
-
 def said(child: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
     out, err = child.communicate(timeout=30)
     return child.returncode, out, err
@@ -59,14 +46,14 @@ def test_every_form_is_masked_before_it_leaves(
     filtered: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
     """On both streams, with the exit code and all other bytes as they are."""
-    printed = "\n".join([*forms(SECRET), "first-line", "second-line"])
+    printed = "\n".join([*shown(SECRET), "first-line", "second-line"])
     line = f"printf '%s\\n' {shlex.quote(printed)}; printf %s {shlex.quote(printed)} >&2; exit 7"
     code, out, err = said(filtered(line))
     assert code == 7
     for text in (out.decode(), err.decode()):
-        shown = text.split("\n")
-        assert shown[:2] == ["***", "***"]
-        assert [line for line in shown if len(line) > len("eHg***KQ==")] == []  # base64's ends stay
+        lines = text.split("\n")
+        assert lines[:2] == ["***", "***"]
+        assert [line for line in lines if len(line) > len("eHg***KQ==")] == []  # base64's ends stay
 
 
 @pytest.mark.fault(23)
