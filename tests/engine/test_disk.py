@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tests.engine.conftest import Project
 
 
+pytestmark = pytest.mark.engine
+
+
 @pytest.fixture
 def small_disk(project: Project) -> Iterator[Path]:
     """Mount one megabyte at the reports folder."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.engine.conftest import Project
 
+pytestmark = pytest.mark.engine
+
 LISTENS, UNCONNECTED = "0A", "07"
 REGISTRY = "penstock-registry"
 STATE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock/state.json"

@@ -22,6 +22,8 @@ from tests.penstock.collector import Collector, collecting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.engine
+
 TOKEN = "pa'ss/wo+rd \"&<[*.^$]>\\é-A1"
 LINES = ("-----BEGIN KEY-----", "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "x8/+second/line+of/it==")
 LEAF = "leaf-of-a-json-text"
