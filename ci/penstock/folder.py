@@ -22,7 +22,7 @@ def make_private(folder: Path) -> None:
     Raises:
         OSError: When that is impossible, or it is a link that leaves the folder it lies in.
     """
-    if folder.is_symlink() and not _leads_into(folder, folder.parent):
+    if folder.is_symlink() and not leads_into(folder, folder.parent):
         raise OSError(errno.ELOOP, "it is a link that leaves the project", str(folder))
     folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     status = folder.stat()
@@ -34,7 +34,7 @@ def remove_ways_out(folder: Path) -> None:
     """Delete every link in a folder that leads out of it, and say so."""
     for place, folders, files in os.walk(folder):
         for link in [path for name in folders + files if (path := Path(place, name)).is_symlink()]:
-            if not _leads_into(link, folder):
+            if not leads_into(link, folder):
                 link.unlink()
                 logger.warning("WARNING: removed the link %s, which leads elsewhere", link)
 
@@ -51,7 +51,8 @@ def write_whole(path: Path, text: str) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _leads_into(link: Path, folder: Path) -> bool:
+def leads_into(link: Path, folder: Path) -> bool:
+    """Return whether a path stays in a folder, whatever links it goes through."""
     try:
         return link.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a circle of links

@@ -6,10 +6,11 @@ import os
 import platform
 import signal
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -27,7 +28,7 @@ from penstock.services import ServicePool
 from penstock.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
 
     from penstock.events import Listener
@@ -157,10 +158,20 @@ def _started(plan: Plan) -> RunStarted:
         keep_going=plan.keep_going,
         branch=plan.run.branch,
         environment=_environment(),
-        history=tuple(
-            PastRun(**past | {"result": Result(past["result"])}) for past in plan.state.history
-        ),
+        history=tuple(_past(plan.state.history)),
     )
+
+
+def _past(history: Iterable[dict[str, Any]]) -> Iterator[PastRun]:
+    """Yield the runs before this one, as far as the memory has them whole."""
+    for entry in history:
+        with suppress(KeyError, TypeError, ValueError):
+            yield PastRun(
+                started_at=str(entry["started_at"]),
+                result=Result(entry["result"]),
+                duration_s=float(entry["duration_s"]),
+                commit=str(entry.get("commit", "")),
+            )
 
 
 def _environment() -> tuple[tuple[str, str], ...]:

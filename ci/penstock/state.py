@@ -17,11 +17,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import FolderError
-from penstock.folder import make_private, write_whole
+from penstock.folder import leads_into, make_private, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import TextIO
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,17 @@ SCHEMA = 2
 FOLDER = ".penstock"
 MOST_HISTORY = 50
 # What `export` and `write_whole` write into before they rename it.
-UNFINISHED = re.compile(r"\.incoming-|\..+\.\d+$")
+UNFINISHED = re.compile(r"\.incoming-|\..+\.[0-9a-f]{16}$")
+
+# What `state.json` holds, as it may have been checked in by a stranger: kinds, by example.
+FORM: dict[str, Any] = {
+    "passed": {str: {str: str}},
+    "rehearsed": {str: [str]},
+    "durations_s": {str: float | int},
+    "images": {str: [str]},
+    "failed": [str],
+    "history": [{str: str | float | int}],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +93,10 @@ class State:
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             stored = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             if stored.pop("schema") == SCHEMA:
-                passed = {name: Passed(**entry) for name, entry in stored.pop("passed").items()}
-                return cls(folder, passed, **stored)
+                told = {**stored, "failed": stored.get("failed") or []}
+                if all(_fits(value, FORM[name]) for name, value in told.items()):
+                    passed = {name: Passed(**found) for name, found in stored.pop("passed").items()}
+                    return cls(folder, passed, **stored)
         return cls(folder)
 
     def save(self) -> None:
@@ -128,13 +141,13 @@ def alone(root: Path, reports: Path, say: Callable[[str], None]) -> Iterator[boo
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 waited = True
-                lock.seek(0)
-                other = lock.read() or "?"
-                say(f"another run (process {other}) works in {root}: waiting for its end")
+                say(
+                    f"another run (process {_holder(lock) or '?'}) works in {root}: waiting for its end"
+                )
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            lock.seek(0)
-            if killed := lock.read():
-                swept = _sweep(folder, reports, reports / "logs")
+            if killed := _holder(lock):
+                ours = (folder, reports, reports / "logs")
+                swept = _sweep(*(path for path in ours if leads_into(path, root)))
                 say(
                     f"the last run (process {killed}) was killed before its end; its engine session "
                     f"ended with it; unfinished files removed: {swept}"
@@ -151,6 +164,13 @@ def alone(root: Path, reports: Path, say: Callable[[str], None]) -> Iterator[boo
             lock.truncate(0)
 
 
+def _holder(lock: TextIO) -> str:
+    """Return the process that a lock names, if what stands there is one: the file may be a stranger's."""
+    lock.seek(0)
+    found = lock.read(20)
+    return found if found.isdecimal() else ""
+
+
 def _sweep(*folders: Path) -> int:
     """Delete what only a run that goes on has use for; nobody else runs here now."""
     left = [path for folder in folders for path in folder.glob(".*") if UNFINISHED.match(path.name)]
@@ -160,6 +180,17 @@ def _sweep(*folders: Path) -> int:
         else:
             path.unlink(missing_ok=True)
     return len(left)
+
+
+def _fits(value: object, form: Any) -> bool:  # noqa: ANN401 - a kind, or kinds in a list or a dict
+    match form:
+        case dict():
+            return isinstance(value, dict) and all(
+                _fits(each, kind) for kind in form.values() for each in value.values()
+            )
+        case list():
+            return isinstance(value, list) and all(_fits(each, form[0]) for each in value)
+    return isinstance(value, form)
 
 
 def _make(folder: Path) -> None:

@@ -246,6 +246,17 @@ def test_memory_that_cannot_be_written_leaves_the_exit_code_and_warns(
     assert json.loads((small.root / "reports/run.json").read_text())["exit_code"] == 4
 
 
+def test_runs_that_never_were_are_left_out(small: Pipeline) -> None:
+    """A memory with half a past is no reason to fail."""
+    past = {"started_at": "t", "result": "success", "duration_s": 1.0, "commit": "c"}
+    content = {"schema": 2, "passed": {}, "history": [{}, past, past | {"result": "fine"}]}
+    (small.root / ".penstock").mkdir()
+    (small.root / ".penstock/state.json").write_text(json.dumps(content))
+    assert small.main(["--engine", NO_ENGINE, "--only", "lint"]) == 4
+    first = (small.root / "reports/events.jsonl").read_text().splitlines()[0]
+    assert json.loads(first)["history"] == [past]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_before_the_run_ends_it_in_words(
     small: Pipeline, number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]

@@ -34,6 +34,26 @@ async def test_files_of_any_name_are_kept_without_secrets(tmp_path: Path) -> Non
     assert kept == {name: f"{name}: ***" for name in NAMES}
 
 
+async def test_file_with_a_secret_in_its_name_is_left_out(tmp_path: Path) -> None:
+    """What is said of it has a mask in that place; a folder goes with all that is in it."""
+
+    class Named(Exported):
+        async def export(self, path: str) -> None:
+            for name in ("out/a", "out/hunter2-hunter2.txt", "out/2retnuh-2retnuh/b"):
+                (Path(path) / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(path) / name).touch()
+
+    directory: Any = Named()
+    redactor = Redactor()
+    redactor.add("hunter2-hunter2")
+    kept, remarks = await export(
+        directory, [Report("out")], tmp_path, folder=tmp_path, redactor=redactor
+    )
+    assert [path.name for path in kept] == ["a"]
+    words = "a secret is in its name"
+    assert sorted(remarks) == [f"left out out/***.txt: {words}", f"left out out/***: {words}"]
+
+
 def test_forgotten_reports_are_gone_and_others_stay(tmp_path: Path) -> None:
     """What an earlier run kept of these very reports is deleted, and nothing else."""
     (tmp_path / "html").mkdir()

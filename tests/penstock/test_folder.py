@@ -56,7 +56,7 @@ def test_folder_that_leads_elsewhere_is_refused(tmp_path: Path, elsewhere: Path,
     (tmp_path / name).symlink_to(elsewhere)
     begin: dict[str, Callable[[], object]] = {
         "reports": lambda: Record(tmp_path / name),
-        ".penstock": lambda: alone(tmp_path, print).__enter__(),
+        ".penstock": lambda: alone(tmp_path, tmp_path / "reports", print).__enter__(),
     }
     with pytest.raises(FolderError, match=rf"{name}: it is a link that leaves the project"):
         begin[name]()
@@ -100,13 +100,34 @@ def test_memory_writes_through_no_link(tmp_path: Path, elsewhere: Path, name: st
     make_private(tmp_path / ".penstock")
     (tmp_path / ".penstock" / name).symlink_to(elsewhere / "keys")
     try:
-        with alone(tmp_path, print):
+        with alone(tmp_path, tmp_path / "reports", print):
             state = State.load(tmp_path)
             state.inputs["a"] = {}
             state.save()
     except FolderError:
         assert name == "lock"
     assert (elsewhere / "keys").read_text() == "mine"
+
+
+@pytest.mark.parametrize("link", ["reports", "reports/logs"])
+def test_nothing_is_swept_behind_a_link(tmp_path: Path, elsewhere: Path, link: str) -> None:
+    """What a killed run has left is looked for in the project only."""
+    (elsewhere / f".mine.{'0' * 16}").touch()
+    (tmp_path / ".penstock").mkdir()
+    (tmp_path / ".penstock/lock").write_text("1")  # as a killed run leaves it
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(elsewhere)
+    with alone(tmp_path, tmp_path / "reports", print):
+        assert len(list(elsewhere.iterdir())) == 2
+
+
+def test_words_in_the_lock_are_not_shown(tmp_path: Path) -> None:
+    """Who is killed, or waited for, is a number."""
+    (tmp_path / ".penstock").mkdir()
+    (tmp_path / ".penstock/lock").write_text("\x1b[2J a stranger's words")
+    said: list[str] = []
+    with alone(tmp_path, tmp_path / "reports", said.append):
+        assert said == []
 
 
 def test_temporary_names_cannot_be_foreseen(tmp_path: Path) -> None:

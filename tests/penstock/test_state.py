@@ -37,6 +37,33 @@ def test_broken_state_is_forgotten(tmp_path: Path, content: str) -> None:
     assert State.load(tmp_path).passed == {}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"history": 7},
+        {"history": [["x"]]},
+        {"durations_s": {"lint": "long"}},
+        {"images": {"lint": 3}},
+        {"rehearsed": []},
+        {"failed": "lint"},
+        {"images": None},
+        {"passed": {"lint": {"definition": 5}}},
+        {"folder": "/etc"},
+        {"anything": "else"},
+    ],
+)
+def test_memory_of_another_form_counts_as_forgotten(
+    tmp_path: Path, content: dict[str, object]
+) -> None:
+    """Whoever wrote it: it is checked in by a stranger, say."""
+    (tmp_path / ".penstock").mkdir()
+    whole = {"schema": 2, "passed": {}, "durations_s": {"test": 1}, "failed": None}
+    (tmp_path / ".penstock/state.json").write_text(json.dumps(whole))
+    assert State.load(tmp_path).durations_s == {"test": 1}
+    (tmp_path / ".penstock/state.json").write_text(json.dumps(whole | content))
+    assert State.load(tmp_path) == State(tmp_path / ".penstock")
+
+
 def test_write_whole_leaves_nothing_beside(tmp_path: Path) -> None:
     """The temporary file has become the file."""
     write_whole(tmp_path / "a.txt", "one")
