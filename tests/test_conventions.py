@@ -164,3 +164,18 @@ def test_example_in_the_readme_is_a_pipeline_without_findings(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     assert "Run the tests  (after lint)" in done.stdout
+
+
+def test_what_the_page_on_security_promises_has_its_tests() -> None:
+    """Each test that it names is there, and each promise names one."""
+    page = (ROOT / "docs/security.md").read_text()
+    promised = page.partition("## What is promised")[2].partition("\n## ")[0]
+    rows = [line for line in promised.splitlines() if line.startswith("| ")][1:]
+    assert rows
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, name in named:
+            functions = ast.walk(ast.parse((ROOT / "tests" / file).read_text()))
+            defined = ast.FunctionDef | ast.AsyncFunctionDef
+            assert name in [f.name for f in functions if isinstance(f, defined)], (file, name)

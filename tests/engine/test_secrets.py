@@ -186,3 +186,19 @@ def test_no_form_of_a_secret_is_in_anything_that_is_written_or_sent(
     assert mode != "python" or (project.folder / "image.tar").stat().st_size > 1_000_000
     assert leaks(project, {"stdout": out, "stderr": err, **sent}) == []
     measured("no form of it in files, their names, both streams, telemetry or image layers")
+
+
+def test_no_memory_makes_a_stage_pass(project: Project) -> None:
+    """Whatever is checked in as `.penstock/`, the engine is asked, and what failed is executed."""
+    body = """
+@pipeline.stage(gate=True)
+def test(python) -> Command:
+    return Command(python, "exit {code}", shell=True)
+"""
+    project.write(body.replace("{code}", "0"))
+    assert project.run().code == 0
+    memory = (project.folder / ".penstock/state.json").read_text()
+    project.write(body.replace("{code}", "1"))
+    for _ in range(2):
+        assert project.run().code == 1
+        (project.folder / ".penstock/state.json").write_text(memory)
