@@ -202,3 +202,21 @@ def test(python) -> Command:
     for _ in range(2):
         assert project.run().code == 1
         (project.folder / ".penstock/state.json").write_text(memory)
+
+
+def test_secret_of_an_earlier_run_is_not_shown_from_the_cache(project: Project) -> None:
+    """What a command printed is kept by the engine masked, so a value that nobody knows now is too."""
+    project.write("""
+@pipeline.stage(secrets={"token": Secret.env("DEMO_TOKEN")})
+def test(python, token) -> Command:
+    container = python.with_secret_variable("T", token)
+    return Command(container, 'echo "<$(echo $T | base64)>"; echo "<$(echo $T | rev)>"', shell=True)
+""")
+    first = project.run(DEMO_TOKEN="the-first-of-two")
+    second = project.run("-v", DEMO_TOKEN="another-value")
+    assert (first.code, second.code) == (0, 0), second.out
+    assert second.stage("test")["cached"] is True
+    assert second.stage("test")["output"].count("***") == 2
+    log = (project.folder / "reports/logs/test.txt").read_text()
+    assert "owt-fo-tsrif" not in log + second.out
+    assert "dGhlLWZpcnN0LW9mL" not in log + second.out
