@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 # Of a long message: Go's errors begin with what was tried and end with the cause.
 HEAD_CHARACTERS, TAIL_CHARACTERS = 200, 300
-_NOISE = re.compile(r"\x1b\[[\d;?]*[A-Za-z]|\s*\[traceparent:[^\]]*\]")
+_NOISE = re.compile(
+    r"\x1b\[[\d;?]*[A-Za-z]|\s*\[traceparent:[^\]]*\]"
+    r"| for url '[^']*'\s+For more information check: \S+"  # of httpx, on our own loopback
+)
 _LOG_LINE = re.compile(r"^[\d/:. -]*(?:WARN|INFO|DEBUG)\b.*$", re.MULTILINE)
 _PROGRESS_LINE = re.compile(r"^\d+ +:[ │]*(?:! (.*)|.*)$", re.MULTILINE)
 

@@ -128,7 +128,7 @@ async def _run(
                 await runner.run()
                 await pool.stop_all()
         except PenstockError as error:
-            runner.stop(lost(reason=str(error)))
+            lose(str(error))
         tasks.cancel_scope.cancel()
     outcomes = runner.outcomes
     ended = verdict(runner.stages, outcomes, runner.stops)

@@ -141,7 +141,11 @@ def forget_images(engine: OwnEngine) -> None:
 
 def ended(project: Project, child: subprocess.Popen[str], since: float) -> Ending:
     """Wait for the end and return it, timed from an instant of the monotonic clock."""
-    child.wait(LONGEST_S)
+    try:
+        child.wait(LONGEST_S)
+    finally:
+        child.kill()
+        child.wait()
     took_s = time.monotonic() - since
     out = (project.folder / "out.txt").read_text(errors="replace")
     return Ending(child.returncode, took_s, out, record(project.folder))
