@@ -158,9 +158,7 @@ def alone(root: Path, reports: Path, say: Callable[[str], None]) -> Iterator[boo
         except OSError as error:
             raise FolderError(folder, error) from error
         yield waited
-        with suppress(
-            OSError
-        ):  # the disk is full, say; the next run then says that this was killed
+        with suppress(OSError):  # else the next run says that this one was killed
             lock.truncate(0)
 
 

@@ -91,6 +91,24 @@ def test_signal_cancels_cleans_up_and_tells(
     measured(f"{number.name}: exit {128 + number}, teardown ran, nothing left, within 7.5 s")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_to_dagger_run_keeps_the_record(project: Project, number: signal.Signals) -> None:
+    """It leaves us without an engine at once, and still all is written and all of us ends."""
+    project.write(SERVED.format(service=f"96{number:02}", command=f"95{number:02}"))
+    before = Leftovers.now(project.folder)
+    child = begin(project, "dagger", "run")
+    wait_for(project, "service_started")
+    began = time.monotonic()
+    child.send_signal(number)
+    assert child.wait(30) != 0
+    assert left_on_host(before, project.folder) == []
+    assert time.monotonic() - began < 10
+    record = phases.record(project.folder)
+    assert record["exit_code"] in {143, 4}
+    assert {stage["result"] for stage in record["stages"]} <= {"cancellation", "error", "skip"}
+    assert settled(f"sleep 96{number:02}")
+
+
 @pytest.mark.fault(3)
 def test_terminal_that_is_closed_hangs_up(
     project: Project, measured: Callable[[str], None]
