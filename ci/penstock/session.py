@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ENGINE_VARIABLE = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
 # An engine that somebody names is there or not; one that the CLI has to find may be downloaded.
-LOCAL_S, NAMED_S, FOUND_S = 8.0, 15.0, 600.0
+LOCAL_S, NAMED_S, FOUND_S = 7.0, 15.0, 600.0
 LOCAL = ("tcp", "unix", "container", "docker-container", "podman-container")
 KNOCK_S = 2.0
 CLOSE_S = 10.0
@@ -52,6 +52,7 @@ class Session:
 
     on_lost: Callable[[str], None]
     lost: str = field(default="", init=False)
+    is_open: bool = field(default=False, init=False)
     _send: Callable[..., Awaitable[object]] = field(init=False)
     _asking: set[anyio.CancelScope] = field(default_factory=set, init=False)
 
@@ -213,9 +214,11 @@ async def _connect(stack: AsyncExitStack, session: Session) -> str:
     try:
         connection = await stack.enter_async_context(_shielded_exit(dagger.connection(config)))
         session.take_over(await connection.session.get_session())
-        return await dagger.dag.version()
+        version = await dagger.dag.version()
     except dagger.DaggerError as error:
         raise ConnectionError(str(error) or type(error).__name__) from error
+    session.is_open = True
+    return version
 
 
 @asynccontextmanager
@@ -269,7 +272,7 @@ async def _cli_session(opened: Session) -> AsyncIterator[None]:
                 os.environ.pop(name, None)
             # What never connected, or lost its engine, has nothing to close; and kill it, should it
             # not end by itself.
-            is_useful = variables and not opened.lost
+            is_useful = opened.is_open and not opened.lost
             with anyio.move_on_after(CLOSE_S if is_useful else 0, shield=True):
                 await process.aclose()
 
