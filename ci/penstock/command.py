@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 
 MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
 # The marker tells an executed command from one that the engine had already: the run's id is
-# volatile, so another run's id in it means cached. So is the deadline, which may change freely.
+# volatile, so another run's id in it means cached. So is the deadline, which may change freely: in
+# a variable that only this stage has, as the engine takes volatile ones of one name to be equal,
+# whatever their values, and would give it the deadline of a stage beside it.
 BEGIN = (
-    f'printf %s "$PENSTOCK_RUN" > {MARKER}; deadline=$PENSTOCK_DEADLINE; '
-    "unset PENSTOCK_RUN PENSTOCK_DEADLINE; "
+    f'printf %s "$PENSTOCK_RUN" > {MARKER}; eval "deadline=\\$$1"; unset PENSTOCK_RUN "$1"; shift; '
 )
 WRAPPER = BEGIN + 'exec timeout -s INT -k 5 "$deadline" "$@"'
 TIMED_OUT_CODES = (124, 130, 137)
@@ -61,6 +62,11 @@ class Try:
     number: int
     deadline_s: float
     mask: str = field(default="", repr=False)
+
+    @property
+    def variable(self) -> str:
+        """The variable that tells its command the deadline."""
+        return f"PENSTOCK_DEADLINE_{hashlib.sha256(self.stage.name.encode()).hexdigest()[:12]}"
 
     @property
     def too_long(self) -> str:
@@ -147,8 +153,11 @@ class Commands:
             wrapper = BEGIN + RUN_FILTERED
         return (
             container.with_volatile_variable("PENSTOCK_RUN", self.run.id)
-            .with_volatile_variable("PENSTOCK_DEADLINE", f"{this.deadline_s:.3f}")
-            .with_exec(["sh", "-c", wrapper, "sh", *command.argv], expect=dagger.ReturnType.ANY)
+            .with_volatile_variable(this.variable, f"{this.deadline_s:.3f}")
+            .with_exec(
+                ["sh", "-c", wrapper, "sh", this.variable, *command.argv],
+                expect=dagger.ReturnType.ANY,
+            )
         )
 
     async def _judge(

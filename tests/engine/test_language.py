@@ -344,3 +344,24 @@ def slow(python, key, talker: Service, worker: Service) -> Command:
     heard = [e["text"] for e in events if e["event"] == "output_written" and e["service"]]
     assert any("alive" in text for text in heard)
     assert any("at work" in text for text in heard)
+
+
+@pytest.mark.fault(15)
+def test_stages_side_by_side_have_their_own_deadlines(project: Project) -> None:
+    """The engine takes volatile variables of one name to be equal, whatever their values."""
+    project.write("""
+def add(n):
+    def stage(python) -> Command:
+        line = "tr '\\\\0' ' ' < /proc/$PPID/cmdline"
+        return Command(python, f"{line} # {n}", shell=True)
+    stage.__name__ = f"stage{n}"
+    pipeline.stage(deadline_s=100 + n)(stage)
+
+for n in range(6):
+    add(n)
+""")
+    run = project.run("-j", "6")
+    assert run.code == 0, run.out
+    for n in range(6):
+        output = run.stage(f"stage{n}")["output"]
+        assert f"timeout -s INT -k 5 10{n}.000" in output, run.out
