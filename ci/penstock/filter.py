@@ -35,7 +35,7 @@ RUN_FILTERED = (
     f"mask() {{ LC_ALL=C exec $sed -f {SCRIPT}; }}; "
     'mask <"$pipe.1" & one=$!; mask <"$pipe.2" >&2 & two=$!; '
     'exec 8>"$pipe.1" 9>"$pipe.2"; rm "$pipe.1" "$pipe.2"; '
-    '$limit "$@" >&8 2>&9 8>&- 9>&-; code=$?; exec 8>&- 9>&-; '
+    '$limit "$@" >&8 2>&9 8>&- 9>&-; code=$?; exec 8>&- 9>&- 2>/dev/null; '
     f"{{ sleep {DRAIN_S}; kill $one $two; }} >/dev/null 2>&1 & wait $one $two; exit $code"
 )
 

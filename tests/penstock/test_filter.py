@@ -98,8 +98,9 @@ def test_child_that_keeps_the_output_open_holds_nobody_up(
     assert child.stdout is not None
     assert child.stdout.readline() == b"begun\n"
     measured("with secrets: ends 3 s after the command, with its code and output")
+    assert child.stderr is not None
+    assert child.stderr.read() == b""  # the shell says nothing of what it ended
     for stream in (child.stdout, child.stderr):
-        assert stream is not None
         stream.close()
 
 
