@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.to_thread import run_sync
 
+from penstock.causes import FULL
 from penstock.events import Event, Warned
 from penstock.export import export, forget
 from penstock.filter import RUN_FILTERED, SCRIPT
@@ -174,6 +175,8 @@ class Commands:
         if cached and code != 0:
             return Outcome(result=Result.FAILURE, cached=True), Reading()
         output, found, files = await self._said(done, this, has_failed=code != 0)
+        if code != 0 and FULL.search(output):
+            await self._write_something()
         remarks: list[str] = []
         if command.reports:
             kept, remarks = await self._kept(done, command, into)
@@ -252,6 +255,12 @@ class Commands:
             workdir = await done.workdir() if has_failed else ""
             found = await run_sync(list, problems(output, workdir=workdir)) if has_failed else []
             return tail(output), found, files
+
+    async def _write_something(self) -> None:
+        """Let the engine complain itself, if it is its disk that was full for a command."""
+        from dagger import dag
+
+        await dag.directory().with_new_file("probe", f"{self.run.id} {time.monotonic()}").sync()
 
     def _log(self, this: Try, output: str) -> list[Path]:
         """Write what a command printed; what earlier attempts printed stays beside it."""

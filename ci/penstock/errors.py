@@ -91,19 +91,26 @@ class EngineError(PenstockError):
     """Raised when the engine, a service or a registry broke, not the code under test.
 
     Attributes:
-        fault: The class by which a stage may be tried again.
+        fault: The class by which a stage may be tried again; `None` where that is in vain.
         output: The last lines of what broke, as far as the engine gave them.
     """
 
     exit_code = 4
-    fault: ClassVar[Fault] = "engine"
+    fault: Fault | None = "engine"
     output = ""
 
 
 class RegistryError(EngineError):
-    """Raised when a registry took or gave something else than it should."""
+    """Raised when a registry refuses, or took or gave something else than it should.
 
-    fault = "registry"
+    Args:
+        reason: What happened, in words.
+        fault: `None` where trying again is in vain.
+    """
+
+    def __init__(self, reason: str, fault: Fault | None = "registry") -> None:
+        self.fault = fault
+        super().__init__(reason)
 
 
 class ServiceError(EngineError):

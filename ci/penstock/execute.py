@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from penstock import stuck
+from penstock.causes import cause
 from penstock.command import Commands, Try, printed, tail
-from penstock.errors import EngineError, ServiceError, plain_words
+from penstock.errors import EngineError, ServiceError
 from penstock.events import Event, ServiceFailed, StageFinished
 from penstock.evidence import Finding
 from penstock.filter import script
@@ -36,17 +37,7 @@ if TYPE_CHECKING:
     from penstock.services import ServicePool
     from penstock.state import State
 
-# What the engine says when it cannot reach a registry, and when asking again would not help.
-REGISTRY_WORDS = (
-    "resolve image",
-    "resolve source metadata",
-    "pull",
-    "push",
-    "registry",
-    "manifest",
-)
 SIGNAL_S = 0.1
-FINAL_WORDS = ("not found", "unauthorized", "denied", "forbidden", "invalid reference")
 
 
 @dataclass
@@ -104,7 +95,7 @@ class Executor:
         except dagger.ExecError as error:
             return _failed_exec(error)
         except dagger.DaggerError as error:
-            return self._broken(stage, plain_words(str(error)) or type(error).__name__)
+            return self._broken(stage, str(error) or type(error).__name__)
         except OSError as error:
             where = error.filename or self.run.reports
             return _error(f"cannot write {where}: {error.strerror or error}; see to that", None)
@@ -129,10 +120,11 @@ class Executor:
                 if not users:
                     self.pool.release(key)
 
-    def _broken(self, stage: Stage, words: str) -> Outcome:
+    def _broken(self, stage: Stage, text: str) -> Outcome:
         """Return what becomes of a stage with whose commands the engine cannot go on."""
-        if not (found := death(words)):
-            return _error(words, _fault(words))
+        if not (found := death(text)):
+            why = cause(text)
+            return _error(why.words, why.fault)
         name, how = found
         error = ServiceError(service_key(name, suffix(stage.cell)), how)
         self.live.emit(ServiceFailed(service=error.name, what="service", reason=how))
@@ -294,14 +286,6 @@ async def _call(function: Function, arguments: Mapping[str, Any]) -> Any:  # noq
 
 def _error(reason: str, fault: Fault | None, output: str = "") -> Outcome:
     return Outcome(result=Result.ERROR, reason=reason, fault=fault, output=tail(output))
-
-
-def _fault(words: str) -> Fault | None:
-    """Return the class of what the engine complains of; nothing when asking again is in vain."""
-    words = words.lower()
-    if any(final in words for final in FINAL_WORDS):
-        return None
-    return "registry" if any(word in words for word in REGISTRY_WORDS) else "engine"
 
 
 def _failed_exec(error: dagger.ExecError) -> Outcome:

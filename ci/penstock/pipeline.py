@@ -34,9 +34,10 @@ class StageOptions(TypedDict, total=False):
         always: A teardown stage: it runs whatever became of what it needs, on cancel too.
         deadline_s: Bound of one attempt in seconds, by default 600; past it the result is
             `timeout`.
-        retries: Most further attempts, by default none, after a fault of a class in `retry_on`.
-        retry_on: Of `engine`, `registry` and `service` (by default all three) and exit codes of
-            its command. A failing test is never tried again unasked.
+        retries: Most further attempts after a fault of a class in `retry_on`; 0 for none at all.
+            By default four after one of a registry, which is within eight seconds.
+        retry_on: Of `engine`, `registry` and `service` (all three by default, where `retries` is
+            given) and exit codes of its command. A failing test is never tried again unasked.
         uses: Named locks that it holds while it runs, so that no two stages use them at once.
         tags: Words to select it by, `-t slow`.
         when: A condition of `penstock.when`; where it does not hold the stage is skipped.
@@ -63,6 +64,7 @@ class StageOptions(TypedDict, total=False):
 
 # Options that are handed on to the runner as they are.
 POLICY = ("gate", "allow_failure", "always", "deadline_s", "retries", "retry_on", "uses", "tags")
+UNASKED: Mapping[str, Any] = {"retries": 4, "retry_on": ("registry",)}
 LISTS = ("needs", "retry_on", "uses", "tags", "exclude")
 KINDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(LISTS, (Sequence, "write a list")),
@@ -108,6 +110,7 @@ class Definition(Provider):
     def stages(self) -> list[Stage]:
         """Return its stages, which need nothing yet."""
         policy: dict[str, Any] = {n: v for n, v in self.options.items() if n in POLICY}
+        policy = policy if "retries" in policy else {**UNASKED, **policy}
         return [
             Stage(
                 name=f"{self.name}{matrix.suffix(cell)}",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from penstock.causes import cause
 from penstock.errors import EngineError, ServiceError
 from penstock.events import ServiceFailed, ServicePrepared, ServiceStarted, ServiceStopped
 
@@ -147,7 +148,7 @@ class ServicePool:
             with self.live.under(service=service.key):
                 await service.container.sync()
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = cause(str(error)).words or type(error).__name__
             self._emit(ServiceFailed(service=service.key, what=what, reason=reason))
             raise
         took = time.monotonic() - began
@@ -168,7 +169,7 @@ class ServicePool:
             output = f"{error.stdout}\n{error.stderr}".strip()
             raise self._failed(service, _why_unhealthy(error), output) from error
         except dagger.QueryError as error:
-            words = f"could not be started: {str(error).splitlines()[0]}"
+            words = f"could not be started: {cause(str(error)).words}"
             raise self._failed(service, words) from error
         self._emit(ServiceStarted(service=service.key, duration_s=time.monotonic() - began))
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from engine.docker import bridge_address
 
 NAME = os.environ.get("HURT_ENGINE", "penstock-hurt-engine")
 READY_S = 60.0
@@ -23,6 +28,8 @@ class OwnEngine:
     """A second engine; whoever hurts it leaves it to `ready()` to mend."""
 
     name: str = NAME
+    disk: str = ""
+    """Of its cache, as `350m`, in memory; by default all that there is."""
 
     @property
     def url(self) -> str:
@@ -37,8 +44,9 @@ class OwnEngine:
         host = facts["HostConfig"]
         options = ["--privileged"] if host["Privileged"] else []
         for bind in host["Binds"] or ():
-            options += [] if ":/var/lib/dagger" in bind else ["--volume", bind]
-        options += ["--volume", "/var/lib/dagger"]
+            is_own = ":/var/lib/dagger" in bind or ":/etc/dagger" in bind
+            options += [] if is_own else ["--volume", bind]
+        options += ["--volume", f"{self._cache()}/var/lib/dagger"]
         options += [word for name in host["CapDrop"] or () for word in ("--cap-drop", name)]
         options += [word for name in host["CapAdd"] or () for word in ("--cap-add", name)]
         options += [word for rule in host["SecurityOpt"] or () for word in ("--security-opt", rule)]
@@ -46,7 +54,34 @@ class OwnEngine:
         options += [] if host["MaskedPaths"] else ["--security-opt", "systempaths=unconfined"]
         options += [w for r in host["DeviceCgroupRules"] or () for w in ("--device-cgroup-rule", r)]
         options += [word for pair in facts["Config"]["Env"] for word in ("--env", pair)]
+        address = bridge_address()
+        registry = f"{address}:{_free_port(address)}"
+        options += ["--label", f"registry={registry}"]
         docker("create", "--name", self.name, *options, facts["Config"]["Image"])
+        self._configure(model, registry)
+
+    @property
+    def registry(self) -> str:
+        """Where it speaks plain HTTP to a registry, whoever listens there."""
+        return docker("inspect", "--format", '{{index .Config.Labels "registry"}}', self.name)
+
+    def _configure(self, model: str, registry: str) -> None:
+        words = ["docker", "exec", model, "cat", "/etc/dagger/engine.json"]
+        found = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+        content: dict[str, Any] = json.loads(found or "{}")
+        content.setdefault("registries", {})[registry] = {"http": True}
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "dagger").mkdir(mode=0o755)
+            (Path(folder) / "dagger/engine.json").write_text(json.dumps(content))
+            docker("cp", f"{folder}/dagger", f"{self.name}:/etc/")
+
+    def _cache(self) -> str:
+        """Return the volume of its cache, as the beginning of an option."""
+        if not self.disk:
+            return ""
+        in_memory = ["type=tmpfs", "device=tmpfs", f"o=size={self.disk}"]
+        options = [word for option in in_memory for word in ("--opt", option)]
+        return docker("volume", "create", *options, self.name) + ":"
 
     def exists(self) -> bool:
         return self.name in docker("ps", "--all", "--format", "{{.Names}}").split()
@@ -92,3 +127,17 @@ class OwnEngine:
             if self.state() == "paused":
                 docker("unpause", self.name)
             docker("rm", "--force", "--volumes", self.name)
+        if self.disk:
+            docker("volume", "rm", "--force", self.name)
+
+
+def _free_port(address: str) -> int:
+    """Return a port below those that the system gives to whoever asks for any."""
+    for port in range(15100, 15200):
+        with socket.socket() as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(address)

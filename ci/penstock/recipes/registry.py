@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from penstock.causes import cause
 from penstock.errors import RegistryError
 from penstock.model import Health, Service
 from penstock.services import as_dagger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import dagger
 
@@ -65,7 +67,8 @@ class Registry:
         once per image.
 
         Raises:
-            RegistryError: When the tags do not lead to one and the same digest.
+            RegistryError: When the registry refuses or breaks off, or the tags do not lead to one
+                and the same digest.
         """
         references = await (self._publish if self.is_real else self._rehearse)(image, tags)
         words = "Pushed" if self.is_real else "Pushed (rehearsal)"
@@ -123,7 +126,8 @@ async def _push(
     """Publish under every reference, then pull each back and compare digests."""
     digests: dict[str, str] = {}
     for reference in references:
-        published = await image.publish(reference, registry_service=registry)
+        with _naming(reference):
+            published = await image.publish(reference, registry_service=registry)
         digests[reference] = published.rpartition("@")[2]
     if len(set(digests.values())) != 1:
         message = f"the tags do not lead to one digest: {digests}"
@@ -137,3 +141,19 @@ async def _push(
             message = f"{reference} was pushed as {digest} and came back as {pulled}"
             raise RegistryError(message)
     return list(references)
+
+
+@contextmanager
+def _naming(reference: str) -> Iterator[None]:
+    """Name what was pushed, and where: of some refusals the engine tells neither."""
+    import dagger
+
+    try:
+        yield
+    except dagger.ExecError:
+        raise  # a command that the image is made by
+    except dagger.QueryError as error:
+        why = cause(str(error), pushed=reference)
+        if why.words.startswith(f"cannot push {reference}"):
+            raise RegistryError(why.words, why.fault) from error
+        raise
