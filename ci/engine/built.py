@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.steps import Log
 
 ENGINE_VOLUME = "penstock-engine"
+GC = {"maxUsedSpace": "20GB", "reservedSpace": "5GB", "minFreeSpace": "2GB"}
 ASSEMBLY = "penstock-assembly"
 PROGRAMS = {"dockerd": "docker.io", "mmdebstrap": "mmdebstrap"}
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
@@ -125,7 +126,7 @@ def _config() -> str:
     address = registry.address()
     content = {
         "registries": {"docker.io": {"mirrors": [address]}, address: {"http": True}},
-        "gc": {"maxUsedSpace": "20GB", "reservedSpace": "5GB", "minFreeSpace": "2GB"},
+        "gc": GC,
     }
     return json.dumps(content, indent=2)
 

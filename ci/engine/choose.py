@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine import built, debian, docker, place, screen, state, steps, venv
+from engine import built, debian, disk, docker, place, screen, state, steps, venv
 from engine.steps import Step
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ def ensure(
                 check()
             place.check_disk(sum(step.disk_bytes for step in undone))
             steps.run_all(work)
+        if choice.kind in disk.ADVICE and (words := disk.warning(built.container(), choice.kind)):
+            screen.say(words)
         if choice.kind in {"official", "built"} and state.read().get("kind") != choice.kind:
             state.remember(kind=choice.kind)
         if engine:

@@ -11,7 +11,10 @@ from penstock.errors import plain_words
 if TYPE_CHECKING:
     from penstock.model import Fault
 
-FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+# The last one is what the engine makes of an exit code that it had no room to write down.
+FULL = re.compile(
+    r"no space left on device|disk quota exceeded|could not parse exit code \"\"", re.IGNORECASE
+)
 FULL_DISK = (
     "the engine's disk is full; `python3 -m ci engine prune`, or `dagger core engine local-cache "
     "prune` with an engine of your own, empties its cache; if that frees too little, enlarge the disk"

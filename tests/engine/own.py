@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.built import GC
 from engine.docker import bridge_address
 
 NAME = os.environ.get("HURT_ENGINE", "penstock-hurt-engine")
 READY_S = 60.0
+# As our engine's own, for a disk of some hundred MB.
+SMALL_GC = {"maxUsedSpace": "450MB", "reservedSpace": "50MB", "minFreeSpace": "20MB"}
 
 
 def docker(*words: str) -> str:
@@ -70,6 +73,7 @@ class OwnEngine:
         found = subprocess.run(words, capture_output=True, text=True, check=False).stdout
         content: dict[str, Any] = json.loads(found or "{}")
         content.setdefault("registries", {})[registry] = {"http": True}
+        content["gc"] = SMALL_GC if self.disk else GC
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "dagger").mkdir(mode=0o755)
             (Path(folder) / "dagger/engine.json").write_text(json.dumps(content))

@@ -61,6 +61,7 @@ PUSHES = [
 ]  # fmt: skip
 
 
+@pytest.mark.fault(9, 10)
 @pytest.mark.parametrize(("said", "words"), PASSING)
 def test_registry_that_may_answer_later_is_asked_again(said: str, words: str) -> None:
     """Down, overloaded or broken off: class `registry`, in words that name host and image."""
@@ -71,6 +72,7 @@ def test_registry_that_may_answer_later_is_asked_again(said: str, words: str) ->
     assert len(why.words) < 120
 
 
+@pytest.mark.fault(9, 10)
 @pytest.mark.parametrize(("said", "words"), FINAL)
 def test_registry_that_says_no_is_not_asked_again(said: str, words: str) -> None:
     """No class, and the next step in the words."""
@@ -81,6 +83,7 @@ def test_registry_that_says_no_is_not_asked_again(said: str, words: str) -> None
     assert "; " in why.words
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize(("said", "words", "passing"), PUSHES)
 def test_push_is_named_though_the_engine_does_not(said: str, words: str, *, passing: bool) -> None:
     """What was pushed, where to, and why it did not come to that."""
@@ -90,11 +93,13 @@ def test_push_is_named_though_the_engine_does_not(said: str, words: str, *, pass
     assert words in why.words
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize(
     "said",
     [
         "failed to prepare mounts: write /var/lib/dagger/worker/containerdmeta.db: no space left on device",
         'failed to resolve image "x:1": write /var/lib/dagger/ingest/ref: no space left on device',
+        'could not parse exit code "": strconv.ParseInt: parsing "": invalid syntax',
         "get base hosts file: write hosts.tmp: no space left on device [traceparent:a-b]",
     ],
 )  # fmt: skip

@@ -1,0 +1,100 @@
+"""An engine whose disk is nearly full, and full: a small one, in memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine import disk, place
+from penstock.causes import FULL_DISK
+from penstock.session import ENGINE_VARIABLE
+from tests.engine.own import NAME, OwnEngine, docker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.engine.conftest import Project
+
+pytestmark = pytest.mark.engine
+
+GREEN = """
+@pipeline.stage
+def green(python):
+    return Command(python, "true")
+"""
+FILLING = """
+@pipeline.stage(retries=3)
+def filling(python):
+    return Command(python, "dd if=/dev/zero of=/tmp/large bs=1M count=1000")
+
+@pipeline.stage(needs=[filling])
+def never(python):
+    return Command(python, "true")
+"""
+BALLAST = "/var/lib/dagger/ballast"
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[OwnEngine]:
+    """An engine with a disk of 500 MB."""
+    engine = OwnEngine(f"{NAME}-small", disk="500m")
+    engine.remove()
+    engine.ready()
+    yield engine
+    engine.remove()
+
+
+@pytest.mark.fault(47)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look at the disk of a volume")
+def test_nearly_full_disk_is_warned_of_and_the_cache_is_kept(
+    project: Project, small: OwnEngine, measured: Callable[[str], None]
+) -> None:
+    """With how much is free, where, and the next step; the next run still has its commands cached."""
+    project.write(GREEN)
+    first = project.run("--engine", small.url)
+    assert first.code == 0, first.out
+    folder = docker("volume", "inspect", "--format", "{{.Mountpoint}}", small.name)
+    assert disk.warning(small.name, "built") == ""
+    try:
+        fill(small, folder)
+        warning = disk.warning(small.name, "built")
+        assert warning.startswith("WARNING: only 0.1 GB (1")
+        assert f"free on the engine's disk, {folder}" in warning
+        assert "prune" in warning
+        again = project.run("--engine", small.url)
+        assert again.stage("green")["cached"], again.out
+    finally:
+        docker("exec", small.name, "rm", "--force", BALLAST)
+    measured("less than a fifth free: warned before the start, what was cached still is")
+
+
+def fill(engine: OwnEngine, folder: str) -> None:
+    """Leave 15 % of the disk."""
+    usage = shutil.disk_usage(folder)
+    size = usage.free - usage.total * 15 // 100
+    docker("exec", engine.name, "fallocate", "--length", str(size), BALLAST)
+
+
+@pytest.mark.fault(34)
+def test_full_disk_of_the_engine_is_named_and_not_tried_again(
+    project: Project, small: OwnEngine, measured: Callable[[str], None]
+) -> None:
+    """When a command fills it, when it is full from the start; and the next step helps."""
+    project.write(FILLING)
+    run = project.run("--engine", small.url)
+    stage = run.stage("filling")
+    assert (run.code, stage["result"], stage["reason"]) == (4, "error", FULL_DISK), run.out
+    assert stage["attempts"] == []
+    project.write(GREEN)
+    run = project.run("--engine", small.url)
+    assert (run.code, run.stage("green")["reason"]) == (4, FULL_DISK), run.out
+    words = [str(place.cli()), "core", "engine", "local-cache", "prune"]
+    env = os.environ | {"DO_NOT_TRACK": "1", ENGINE_VARIABLE: small.url}
+    subprocess.run(words, env=env, capture_output=True, check=True)
+    run = project.run("--engine", small.url)
+    assert run.code == 0, run.out
+    measured("exit 4, `the engine's disk is full`, one attempt; after `prune` the next run passes")
