@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 
+PASSWORDS = re.compile(r"""(://[^\s/:@"']{0,256}:)[^\s/?#"']{1,1024}(?=@)""")
 _printing = threading.Lock()
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Print a line at once, without passwords in its URLs (of a proxy, an index, an engine)."""
+    text = PASSWORDS.sub(r"\1***", text)
     with _printing:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

@@ -16,13 +16,14 @@ FULL = re.compile(
     r"no space left on device|disk quota exceeded|could not parse exit code \"\"", re.IGNORECASE
 )
 FULL_DISK = (
-    "the engine's disk is full; `python3 -m ci engine prune`, or `dagger core engine local-cache "
-    "prune` with an engine of your own, empties its cache; if that frees too little, enlarge the disk"
+    "the engine's disk is full; empty its cache (`dagger core engine local-cache prune`, or "
+    "`python3 -m ci engine prune` where there is one), or enlarge the disk"
 )
 _REGISTRY = re.compile(
     r"https?://[^\s/\"]+/v2/|resolve image |access denied, repository|failed commit on ref"
     r"|short read: expected|failed to copy|httpReadSeeker"
 )
+_NO_NAME = re.compile(r"invalid reference|failed parsing")
 _PULLED = re.compile(r"resolve image \"([^\"]+)\"")
 _HOST = re.compile(r"https?://(?:[^\s/@\"]*@)?([^\s/\"]+)/v2/")
 _STATUS = re.compile(r"unexpected status[^\n]*?: (?P<code>\d{3}) (?P<words>[A-Z][A-Za-z ]+)")
@@ -54,7 +55,7 @@ _ENDS: tuple[tuple[str, str, str], ...] = (
         _ACCESS,
     ),
     (r"not found|unknown", "it has no such image", "see to the name and the tag"),
-    (r"invalid reference", "that is no name of an image", "see to the name and the tag"),
+    (_NO_NAME.pattern, "that is no name of an image", "see to the name and the tag"),
 )
 _IN_VAIN = ("not found", "unauthorized", "denied", "forbidden", "invalid reference")
 
@@ -86,7 +87,7 @@ def cause(text: str, pushed: str = "") -> Cause:
     if FULL.search(text):
         return Cause(FULL_DISK, None)
     words = plain_words(text)
-    if _REGISTRY.search(text) or (pushed and "invalid reference" in text):
+    if _REGISTRY.search(text) or (pushed and _NO_NAME.search(text)):
         return _of_registry(text, words, pushed)
     is_in_vain = any(final in text.lower() for final in _IN_VAIN)
     return Cause(words, None if is_in_vain else "engine")

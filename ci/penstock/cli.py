@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 
 from penstock import stuck
-from penstock.config import REPORTS, RunInfo
+from penstock.config import REPORTS, RunInfo, spare_loopback
 from penstock.errors import PenstockError, UsageError
 from penstock.plan import Plan
 from penstock.redact import Redactor
@@ -85,6 +85,7 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
     if options.explain:
         _print(_explained(pipeline, options.explain))
         return 0
+    spare_loopback(os.environ)
     if options.engine:
         os.environ[ENGINE_VARIABLE] = options.engine
     plan, secrets = _prepared(pipeline, options)

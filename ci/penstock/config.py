@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, MutableMapping, Sequence
 
 
 REPORTS = "reports"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Whatever the user's own git likes to show.
 DIFF = (
     "--unified=0",
@@ -132,6 +133,21 @@ def _github_branch(env: Mapping[str, str], event: Mapping[str, Any]) -> str:
         return brought
     # A stranger may call a branch `main` too: a colon is in no branch's own name.
     return _at(event, "pull_request", "head", "label") or f"fork:{brought}"
+
+
+def spare_loopback(environ: MutableMapping[str, str]) -> None:
+    """Have no proxy asked for this machine itself: the engine's session and collectors are on it.
+
+    The SDK's client and OpenTelemetry's would, unless `NO_PROXY` says not to.
+    """
+    told = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    given = [host.strip() for host in told.split(",") if host.strip()]
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    is_proxied = any(environ.get(name) or environ.get(name.upper()) for name in names)
+    if is_proxied and "*" not in given:
+        hosts = ",".join(dict.fromkeys((*given, *LOOPBACK)))
+        # Both, as some read one of them only, and most the lower case first.
+        environ.update({"no_proxy": hosts, "NO_PROXY": hosts})
 
 
 def _github_event(env: Mapping[str, str]) -> dict[str, Any]:

@@ -283,7 +283,7 @@ class EventStream:
     def emit(self, event: Event) -> None:
         """Send an event to every listener."""
         stamped = dataclasses.replace(event, at_s=round(self._clock() - self._zero, 6))
-        clean = masked(stamped, self._redactor.mask) if self._redactor.knows_any else stamped
+        clean = masked(stamped, self._redactor.mask)
         for listener in tuple(self._listeners):
             try:
                 listener(clean)

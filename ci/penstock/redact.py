@@ -22,6 +22,10 @@ _BREAK = re.compile(r"\n[\r\n]*+")  # begins with one fixed character, which `re
 _MAX_BREAK = 6  # a blank line with CR-CR-LF; without a limit, what is held back has none
 _MAX_WINDOW = 24
 _PASSWORDS = (re.compile(r"://[^\s/:@]*:([^\s@]+)@"), re.compile(r"://[^\s/:@]*:(\S+)@"))
+# Of a URL: a password that nobody told us of, and a token in place of the user's name.
+_IN_URL = re.compile(
+    r"""://([^\s/:@"'<>]{0,256}:)[^\s/?#"'<>]{1,1024}(?=@)|(://)[^\s/:@"'<>]{20,1024}(?=@)"""
+)
 # What quote_plus, quote, encodeURIComponent, Go's userinfo and encodeURI leave as it is.
 _URL_SAFE = ("", "/", "!'()*", "$&+,;=", "!#$&'()*+,/:;=?@")
 _HTML_SAFE_JSON = {ord(char): f"\\u{ord(char):04x}" for char in "&<>"}  # as Go writes it
@@ -72,7 +76,10 @@ class Redactor:
         return frozenset(self._needles)
 
     def mask(self, text: str) -> str:
-        """Return the text without any known secret."""
+        """Return the text without any known secret, and without passwords in its URLs."""
+        return without_credentials(self._masked(text))
+
+    def _masked(self, text: str) -> str:
         if not self._secrets:
             return text
         if len(text) <= PIECE:
@@ -90,8 +97,20 @@ class Redactor:
         return self._index
 
 
+def without_credentials(text: str) -> str:
+    """Return a text without the passwords in its URLs.
+
+    Example:
+        >>> without_credentials("cannot reach tcp://user:password@host:1234")
+        'cannot reach tcp://user:***@host:1234'
+    """
+    if "://" not in text or "@" not in text:
+        return text
+    return _IN_URL.sub(lambda found: f"://{found[1] or ''}{MASK}", text)
+
+
 class Masker:
-    """Masks a text that comes in chunks exactly as `Redactor.mask` masks it whole.
+    """Masks known secrets in chunks of a text exactly as `Redactor.mask` does in the whole of it.
 
     Only an end of the text that may begin a secret is held back: less than the longest form of
     a secret, not counting line breaks of up to six characters each.

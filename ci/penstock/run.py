@@ -195,6 +195,7 @@ def _advice(pipeline: Pipeline) -> str:
 def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor) -> list[str]:
     """Have secrets masked from now on, and return those that are too short for that."""
     redactor.add(os.environ.get("REGISTRY_TOKEN", ""))
+    redactor.add(os.environ.get("REGISTRY", "").rpartition("@")[0].rpartition(":")[2])
     return [
         f"secret '{name}' of stage '{stage}'"
         for (stage, name), value in secrets.items()

@@ -75,7 +75,7 @@ class Between:
     def up(self) -> None:
         """Listen."""
         host, _, port = self.address.partition(":")
-        self._server = _Server((host, int(port)), _handler(self))
+        self._server = _Server((host, int(port)), self)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def down(self) -> None:
@@ -165,97 +165,103 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     allow_reuse_address = True
 
-    def __init__(self, *words: Any) -> None:
-        self._open: set[socket.socket] = set()
-        super().__init__(*words)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember it, to be able to end it."""
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        """Forget it."""
-        self._open.discard(request)
-        super().shutdown_request(request)
+    def __init__(self, address: tuple[str, int], between: Between) -> None:
+        self.between = between
+        self.open: set[socket.socket] = set()
+        super().__init__(address, _Handler)
 
     def server_close(self) -> None:
         """End what is open too, as a process that ends does."""
         super().server_close()
-        for connection in tuple(self._open):
+        for connection in tuple(self.open):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, *_: object) -> None:
         """Say nothing: connections break here on purpose."""
 
 
-def _handler(between: Between) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    """Passes requests on, or not."""
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-            """Say nothing."""
+    server: _Server
+    protocol_version = "HTTP/1.1"
 
-        def pass_on(self) -> None:
-            request = f"{self.command} {self.path}"
-            fault = between.take(request)
-            time.sleep(fault.wait_s)
-            if fault.cut_after is not None:
-                between.seen.append((request, "cut"))
-                length = int(self.headers.get("Content-Length") or fault.cut_after)
-                self.rfile.read(min(fault.cut_after, length // 2))
-                self._break()
-                return
-            body = self._body()
-            if fault.status:
-                between.seen.append((request, str(fault.status)))
-                self._answer(fault.status, fault.headers, b'{"errors":[]}')
-                return
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
-            real = http.client.HTTPConnection("127.0.0.1", between.upstream, timeout=60)
-            with closing(real) as upstream:
-                upstream.request(self.command, self.path, body, headers)
-                answer = upstream.getresponse()
-                content = answer.read()
-            cut = fault.cut_answer_after
-            between.seen.append((request, str(answer.status) if cut is None else "answer cut"))
-            self._answer(answer.status, dict(answer.getheaders()), content, cut)
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Say nothing."""
 
-        def _body(self) -> bytes:
-            if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = b""
-            while size := int(self.rfile.readline().split(b";")[0], 16):
-                body += self.rfile.read(size)
-                self.rfile.readline()
+    def setup(self) -> None:
+        """Remember the connection, so that it can be broken."""
+        super().setup()
+        self.server.open.add(self.connection)
+
+    def finish(self) -> None:
+        """Forget it."""
+        self.server.open.discard(self.connection)
+        with suppress(OSError):
+            super().finish()
+
+    def pass_on(self) -> None:
+        request = f"{self.command} {self.path}"
+        fault = self.server.between.take(request)
+        time.sleep(fault.wait_s)
+        if fault.cut_after is not None:
+            self.server.between.seen.append((request, "cut"))
+            length = int(self.headers.get("Content-Length") or fault.cut_after)
+            self.rfile.read(min(fault.cut_after, length // 2))
+            self._break()
+            return
+        body = self._body()
+        if fault.status:
+            self.server.between.seen.append((request, str(fault.status)))
+            self._answer(fault.status, fault.headers, b'{"errors":[]}')
+            return
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
+        real = http.client.HTTPConnection("127.0.0.1", self.server.between.upstream, timeout=60)
+        with closing(real) as upstream:
+            upstream.request(self.command, self.path, body, headers)
+            answer = upstream.getresponse()
+            content = answer.read()
+        cut = fault.cut_answer_after
+        self.server.between.seen.append(
+            (request, str(answer.status) if cut is None else "answer cut")
+        )
+        self._answer(answer.status, dict(answer.getheaders()), content, cut)
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
             self.rfile.readline()
-            return body
+        self.rfile.readline()
+        return body
 
-        def _answer(
-            self, status: int, headers: dict[str, str], content: bytes, cut: int | None = None
-        ) -> None:
-            self.send_response(status)
-            own = {k: v for k, v in headers.items() if k.lower() not in HOP_BY_HOP}
-            length = len(content)
-            if self.command == "HEAD":
-                length = int(headers.get("Content-Length", 0))
-            for name, value in own.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content if cut is None else content[:cut])
-            if cut is not None:
-                self._break()
+    def _answer(
+        self, status: int, headers: dict[str, str], content: bytes, cut: int | None = None
+    ) -> None:
+        self.send_response(status)
+        own = {k: v for k, v in headers.items() if k.lower() not in HOP_BY_HOP}
+        length = len(content)
+        if self.command == "HEAD":
+            length = int(headers.get("Content-Length", 0))
+        for name, value in own.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content if cut is None else content[:cut])
+        if cut is not None:
+            self._break()
 
-        def _break(self) -> None:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+    def _break(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
-    for method in ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"):
-        setattr(Handler, f"do_{method}", Handler.pass_on)
-    return Handler
+
+for _method in ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"):
+    setattr(_Handler, f"do_{_method}", _Handler.pass_on)
 
 
 def registry_image() -> str:

@@ -128,6 +128,7 @@ def test_busy_registry_is_pushed_to_again(
     project: Project,
     own_engine: OwnEngine,
     between: Between,
+    *,
     to: str,
     status: int,
     times: int,
@@ -151,6 +152,7 @@ def test_registry_that_says_no_to_a_push_is_asked_once(
     project: Project,
     own_engine: OwnEngine,
     between: Between,
+    *,
     status: int,
     measured: Callable[[str], None],
 ) -> None:
@@ -172,6 +174,7 @@ def test_push_that_is_cut_is_tried_again_and_no_tag_leads_to_half_an_image(
     project: Project,
     own_engine: OwnEngine,
     between: Between,
+    *,
     to: str,
     measured: Callable[[str], None],
 ) -> None:

@@ -58,6 +58,7 @@ PUSHES = [
         False,
     ),
     ("invalid reference format", "no name of an image", False),
+    ("failed parsing [user:pw], expected address format: [x.y]", "no name of an image", False),
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from penstock.config import RunInfo, is_set
+from penstock.config import RunInfo, is_set, spare_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,3 +105,30 @@ def test_git_that_cannot_be_run_is_no_git(tmp_path: Path, monkeypatch: pytest.Mo
 def test_switches_may_be_off(value: str, expected: bool) -> None:
     """`CI=false` means no CI."""
     assert is_set(value) is expected
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize(
+    ("given", "hosts"),
+    [
+        ({"HTTPS_PROXY": "http://p"}, "localhost,127.0.0.1,::1"),
+        ({"all_proxy": "socks5://p"}, "localhost,127.0.0.1,::1"),
+        ({"HTTP_PROXY": "http://p", "NO_PROXY": "a, .b"}, "a,.b,localhost,127.0.0.1,::1"),
+        ({"http_proxy": "p", "no_proxy": "::1,c", "NO_PROXY": "a"}, "::1,c,localhost,127.0.0.1"),
+    ],
+)
+def test_loopback_joins_what_the_user_spares(given: dict[str, str], hosts: str) -> None:
+    """In both spellings, behind the user's own."""
+    environ = dict(given)
+    spare_loopback(environ)
+    assert environ == given | {"NO_PROXY": hosts, "no_proxy": hosts}
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"NO_PROXY": "a"}, {"HTTP_PROXY": ""}, {"HTTP_PROXY": "p", "NO_PROXY": "*"}]
+)
+def test_surroundings_that_ask_no_proxy_stay_as_they_are(given: dict[str, str]) -> None:
+    """Without a proxy, or with one that is asked for nothing."""
+    environ = dict(given)
+    spare_loopback(environ)
+    assert environ == given

@@ -363,3 +363,36 @@ def test_secret_is_masked_in_a_text_of_any_length(before: int) -> None:
 def test_without_a_secret_a_text_is_itself() -> None:
     """Nothing is looked for."""
     assert Redactor().mask("anything") == "anything"
+
+
+@pytest.mark.fault(30)
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cannot reach tcp://user:pass-word@host:1234: x", "cannot reach tcp://user:***@host:1234: x"),
+        ("clone 'https://user:p@ss@host/x.git'", "clone 'https://user:***@host/x.git'"),
+        ('parse "https://:pass@host"', 'parse "https://:***@host"'),
+        ("https://ghp_0123456789abcdefghij@host/x", "https://***@host/x"),
+        ("two a://b:c@d and e://f:g@h", "two a://b:***@d and e://f:***@h"),
+        ("a proxy http://user:%70w@proxy:3128/", "a proxy http://user:***@proxy:3128/"),
+    ],
+)  # fmt: skip
+def test_credentials_in_urls_are_masked_though_nobody_told_of_them(text: str, shown: str) -> None:
+    """A password, and a token in place of a name; the rest of the URL stays to be read."""
+    assert Redactor().mask(text) == shown
+    assert redactor("another-secret").mask(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ssh://git@host/x.git",
+        "https://host:8080/a@b",
+        "see http://host:80, and write to me@host",
+        "https://host/?mail=a:b@c",
+        "git@host:owner/name.git",
+    ],
+)
+def test_urls_without_credentials_stay_as_they_are(text: str) -> None:
+    """Neither a port nor a name is a password."""
+    assert Redactor().mask(text) == text
