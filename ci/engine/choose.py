@@ -144,13 +144,18 @@ def ensure(
                 check()
             place.check_disk(sum(step.disk_bytes for step in undone))
             steps.run_all(work)
-        if choice.kind in disk.ADVICE and (words := disk.warning(built.container(), choice.kind)):
-            screen.say(words)
+        warn_of_disk(choice)
         if choice.kind in {"official", "built"} and state.read().get("kind") != choice.kind:
             state.remember(kind=choice.kind)
         if engine:
             os.environ[VARIABLE] = engine
         venv.link_cli()
+
+
+def warn_of_disk(choice: Choice) -> None:
+    """Say so when the disk of an engine on this machine is nearly full."""
+    if choice.kind in disk.ADVICE and (words := disk.warning(built.container(), choice.kind)):
+        screen.say(words)
 
 
 def steps_for(choice: Choice) -> list[Step]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine import disk, place
+from engine import built, choose, place
 from penstock.causes import FULL_DISK
 from penstock.session import ENGINE_VARIABLE
 from tests.engine.own import NAME, OwnEngine, docker
@@ -51,17 +51,25 @@ def small() -> Iterator[OwnEngine]:
 @pytest.mark.fault(47)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look at the disk of a volume")
 def test_nearly_full_disk_is_warned_of_and_the_cache_is_kept(
-    project: Project, small: OwnEngine, measured: Callable[[str], None]
+    project: Project,
+    small: OwnEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    measured: Callable[[str], None],
 ) -> None:
     """With how much is free, where, and the next step; the next run still has its commands cached."""
     project.write(GREEN)
     first = project.run("--engine", small.url)
     assert first.code == 0, first.out
     folder = docker("volume", "inspect", "--format", "{{.Mountpoint}}", small.name)
-    assert disk.warning(small.name, "built") == ""
+    monkeypatch.setattr(built, "container", lambda: small.name)
+    choice = choose.Choice("built", "")
+    choose.warn_of_disk(choice)
+    assert capsys.readouterr().err == ""
     try:
         fill(small, folder)
-        warning = disk.warning(small.name, "built")
+        choose.warn_of_disk(choice)
+        warning = capsys.readouterr().err
         assert warning.startswith("WARNING: only 0.1 GB (1")
         assert f"free on the engine's disk, {folder}" in warning
         assert "prune" in warning

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine import place, state, steps
+from engine import place, screen, state, steps
 from engine.errors import MachineError, StepError
 from engine.steps import Log, Step
 from tests.machine.fakes import ROOT, step
@@ -225,3 +225,12 @@ def test_logs_are_for_nobody_else(home: Path) -> None:
     (home / "logs").mkdir(parents=True, mode=0o755)
     Log("one")
     assert (home / "logs").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.fault(30)
+def test_passwords_in_urls_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a proxy, an index or an engine, in whatever is said."""
+    screen.say("the engine at tcp://user:pass-word@host:1 (https://host:8080/a@b)")
+    assert (
+        capsys.readouterr().err == "the engine at tcp://user:***@host:1 (https://host:8080/a@b)\n"
+    )

@@ -122,3 +122,9 @@ def test_full_disk_is_named_and_not_tried_again(said: str) -> None:
 def test_what_no_registry_said_is_the_engines(said: str, fault: str | None) -> None:
     """Words like `push` and `manifest` alone make no registry."""
     assert (cause(said).words, cause(said).fault) == (said, fault)
+
+
+def test_what_a_registry_said_in_words_that_nobody_knows_is_asked_again() -> None:
+    """As it was said, since asking again may help."""
+    said = PULL + "the flux capacitor is cold"
+    assert (cause(said).words, cause(said).fault) == (said, "registry")
