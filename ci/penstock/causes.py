@@ -38,7 +38,7 @@ _ENDS: tuple[tuple[str, str, str], ...] = (
     (r"server misbehaving|temporary failure in name", "its name could not be looked up", ""),
     (r"network is unreachable|no route to host", "it cannot be reached from the engine", ""),
     (r"\bEOF\b|short read: expected", "the connection ended half way", ""),
-    (r"no such host", "there is no such host", "see to its name"),
+    (r"no such host", "nobody knows its name", "see to its spelling"),
     (
         r"HTTP response to HTTPS client",
         "it speaks plain HTTP",

@@ -17,6 +17,7 @@ from engine.docker import bridge_address
 
 NAME = os.environ.get("HURT_ENGINE", "penstock-hurt-engine")
 READY_S = 60.0
+MIRRORED = "mirrored.invalid"  # reached by the mirror only, as Docker Hub is from many a network
 # As our engine's own, for a disk of some hundred MB.
 SMALL_GC = {"maxUsedSpace": "450MB", "reservedSpace": "50MB", "minFreeSpace": "20MB"}
 
@@ -73,6 +74,7 @@ class OwnEngine:
         found = subprocess.run(words, capture_output=True, text=True, check=False).stdout
         content: dict[str, Any] = json.loads(found or "{}")
         content.setdefault("registries", {})[registry] = {"http": True}
+        content["registries"][MIRRORED] = {"mirrors": [registry]}
         content["gc"] = SMALL_GC if self.disk else GC
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "dagger").mkdir(mode=0o755)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -100,9 +101,20 @@ def test_full_disk_of_the_engine_is_named_and_not_tried_again(
     project.write(GREEN)
     run = project.run("--engine", small.url)
     assert (run.code, run.stage("green")["reason"]) == (4, FULL_DISK), run.out
-    words = [str(place.cli()), "core", "engine", "local-cache", "prune"]
-    env = os.environ | {"DO_NOT_TRACK": "1", ENGINE_VARIABLE: small.url}
-    subprocess.run(words, env=env, capture_output=True, check=True)
+    prune(small)
     run = project.run("--engine", small.url)
     assert run.code == 0, run.out
     measured("exit 4, `the engine's disk is full`, one attempt; after `prune` the next run passes")
+
+
+def prune(engine: OwnEngine) -> None:
+    """Do what the message says; the engine may still hold what the run before it has left."""
+    words = [str(place.cli()), "core", "engine", "local-cache", "prune"]
+    env = os.environ | {"DO_NOT_TRACK": "1", ENGINE_VARIABLE: engine.url}
+    end = time.monotonic() + 60
+    while True:
+        subprocess.run(words, env=env, capture_output=True, check=True)
+        if int(docker("exec", engine.name, "stat", "-f", "-c", "%f", "/var/lib/dagger")) > 10_000:
+            return
+        assert time.monotonic() < end
+        time.sleep(0.5)

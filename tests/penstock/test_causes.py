@@ -30,6 +30,7 @@ PASSING = [
     (PULL + "short read: expected 421 bytes but got 5: unexpected EOF", "the connection ended half way"),
 ]  # fmt: skip
 FINAL = [
+    (PULL + HEAD + "dial tcp: lookup nohost on 10.87.0.1:53: no such host", "nobody knows its name"),
     (
         PULL + "pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials",
         "it refuses access",
@@ -40,7 +41,6 @@ FINAL = [
         PULL + f"failed to copy: httpReadSeeker: failed open: content at {BLOB} not found: not found",
         "it has no such image",
     ),
-    (PULL + HEAD + "dial tcp: lookup nohost on 10.87.0.1:53: no such host", "there is no such host"),
     (PULL + HEAD + "http: server gave HTTP response to HTTPS client", "it speaks plain HTTP"),
     (PULL + HEAD + "tls: failed to verify certificate: x509: certificate signed by unknown authority", "is not trusted"),
 ]  # fmt: skip
