@@ -92,16 +92,14 @@ def fill(engine: OwnEngine, folder: str) -> None:
 def test_full_disk_of_the_engine_is_named_and_not_tried_again(
     project: Project, small: OwnEngine, measured: Callable[[str], None]
 ) -> None:
-    """When a command fills it, when it is full from the start; and the next step helps."""
+    """Though it was a command that met it first; and the next step helps."""
     project.write(FILLING)
     run = project.run("--engine", small.url)
     stage = run.stage("filling")
     assert (run.code, stage["result"], stage["reason"]) == (4, "error", FULL_DISK), run.out
     assert stage["attempts"] == []
-    project.write(GREEN)
-    run = project.run("--engine", small.url)
-    assert (run.code, run.stage("green")["reason"]) == (4, FULL_DISK), run.out
     prune(small)
+    project.write(GREEN)
     run = project.run("--engine", small.url)
     assert run.code == 0, run.out
     measured("exit 4, `the engine's disk is full`, one attempt; after `prune` the next run passes")
