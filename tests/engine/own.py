@@ -34,6 +34,8 @@ class OwnEngine:
     name: str = NAME
     disk: str = ""
     """Of its cache, as `350m`, in memory; by default all that there is."""
+    most: str = ""
+    """That its cache may take, as `900MB`; by default as much as our own engine's."""
 
     @property
     def url(self) -> str:
@@ -76,6 +78,8 @@ class OwnEngine:
         content.setdefault("registries", {})[registry] = {"http": True}
         content["registries"][MIRRORED] = {"mirrors": [registry]}
         content["gc"] = SMALL_GC if self.disk else GC
+        if self.most:
+            content["gc"] = {"maxUsedSpace": self.most, "reservedSpace": "50MB"}
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "dagger").mkdir(mode=0o755)
             (Path(folder) / "dagger/engine.json").write_text(json.dumps(content))

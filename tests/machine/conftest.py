@@ -24,7 +24,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     for name in ("DAGGER_SESSION_PORT", choose.VARIABLE, *wheels.INDEX_VARIABLES, *PROXIES):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # noted, so that what a test sets is taken back
+        monkeypatch.delenv(name)
     urllib.request.install_opener(None)  # forgets the proxies it has read
     return place.home()
 
