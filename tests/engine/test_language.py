@@ -147,6 +147,7 @@ def mounted(python):
     assert runs[0].stage("bare")["reason"].startswith("exit code")
 
 
+@pytest.mark.fault(15)
 def test_container_and_async_stages_heed_their_deadlines_at_once(project: Project) -> None:
     """Only a command gets time beyond its deadline, to keep its reports."""
     project.write("""
@@ -170,6 +171,7 @@ async def value(python):
     assert settled("sleep 65")
 
 
+@pytest.mark.fault(16)
 def test_deadline_of_the_run_keeps_reports_and_leaves_time_for_teardown(project: Project) -> None:
     """Exit 124; what ran is a timeout with its reports; the clean-up still runs."""
     project.write("""
@@ -254,6 +256,7 @@ async def count(packages):
     assert run.out.count("PASSED") == 4
 
 
+@pytest.mark.fault(21)
 def test_service_that_fails_once_is_tried_again(project: Project) -> None:
     """A retry after a service's fault starts another server; both attempts are recorded."""
     project.write(

@@ -91,6 +91,7 @@ def test_deployments_of_one_cluster_do_not_overlap(project: Project) -> None:
     assert b < c or d < a
 
 
+@pytest.mark.fault(21)
 def test_deployment_that_fails_is_tried_again_by_its_exit_code_and_cleaned_up(
     project: Project,
 ) -> None:

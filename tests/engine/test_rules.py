@@ -66,6 +66,7 @@ def flaky(python):
     assert [run.stage("flaky")["cached"] for run in runs] == [False, False, True]
 
 
+@pytest.mark.fault(20)
 def test_red_gate_keeps_its_reports_and_stops_what_follows(project: Project) -> None:
     """Reports come out of a failed command; what is behind it names it."""
     project.write("""
@@ -202,6 +203,7 @@ def slow(python):
     assert project.run().code == 0
 
 
+@pytest.mark.fault(15)
 def test_deadline_ends_the_command_and_keeps_its_reports(project: Project) -> None:
     """Past its deadline the result is `timeout`, and what was written is there."""
     project.write("""
@@ -255,6 +257,7 @@ async def push(build, registry, commit):
     assert settled("/etc/docker/registry/config.yml")
 
 
+@pytest.mark.fault(37)
 def test_exception_of_the_author_names_the_line(project: Project) -> None:
     """A stage that raises fails with the place in the author's file, and not as our bug."""
     project.write("""

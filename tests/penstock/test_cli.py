@@ -127,6 +127,7 @@ def test_wrong_use_names_the_next_step(
     assert message in said
 
 
+@pytest.mark.fault(43)
 def test_nothing_to_rerun_is_exit_5(small: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     """A green run leaves nothing to run again."""
     state = State.load(small.root)

@@ -244,6 +244,7 @@ def test_colour_is_no_reason_to_draw_again() -> None:
     assert ("\x1b" in stream.getvalue(), "\x1b" in text) == (True, False)
 
 
+@pytest.mark.fault(49)
 @given(hostile)
 def test_nothing_untrusted_acts(text: str) -> None:
     """Controls, bidirectional marks and lone surrogates are spelled out; the rest stays as it is."""

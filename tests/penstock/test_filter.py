@@ -66,6 +66,7 @@ def test_pieces_written_one_by_one_are_masked(
     assert (code, out) == (0, b"***\n")
 
 
+@pytest.mark.fault(31)
 def test_bytes_that_are_no_text_come_through(
     filtered: Callable[..., subprocess.Popen[bytes]],
 ) -> None:

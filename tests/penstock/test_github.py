@@ -154,6 +154,7 @@ EVIL = [
 TEXT = st.lists(st.sampled_from(EVIL)).map("".join) | st.text(st.characters(codec=None))
 
 
+@pytest.mark.fault(49)
 @given(TEXT)
 @example("\n::error::evil\n##[error]evil\n")
 def test_no_command_but_ours_is_ever_heard_and_ours_say_what_was_meant(text: str) -> None:
@@ -198,6 +199,7 @@ def test_every_form_of_a_secret_is_masked_before_anything_else(secret: str, text
     assert not output.split("::stop-commands::")[0].replace("::add-mask::", "").startswith("::")
 
 
+@pytest.mark.fault(28)
 def test_secret_that_is_learned_later_is_masked_before_the_next_stage() -> None:
     """The token of the registry, say."""
     redactor, stream = Redactor(), io.StringIO()

@@ -143,6 +143,7 @@ def test_nothing_is_written_before_the_end(tmp_path: Path) -> None:
     assert isinstance(RUN[-1], RunFinished)
 
 
+@pytest.mark.fault(49)
 @settings(max_examples=100, deadline=None)
 @given(text=texts)
 def test_hostile_words_are_shown_literally(text: str) -> None:

@@ -185,6 +185,7 @@ def all_findings() -> list[str]:
     return findings(broken())
 
 
+@pytest.mark.fault(36)
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_every_mistake_is_found_at_once_with_its_place(
     mistake: str, all_findings: list[str]
@@ -199,6 +200,7 @@ def test_no_mistake_is_told_twice(all_findings: list[str]) -> None:
     assert len(all_findings) == len(MISTAKES)
 
 
+@pytest.mark.fault(36)
 def test_cycle_is_spelled_out() -> None:
     """Stages that wait for each other are named in the direction of their needs."""
     pipeline = Pipeline("p")

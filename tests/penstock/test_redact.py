@@ -108,6 +108,7 @@ def test_base64_of_a_secret_alone_is_masked_whole(secret: str) -> None:
     assert known.mask(base64.urlsafe_b64encode(secret.encode()).decode()) == MASK
 
 
+@pytest.mark.fault(25)
 @thorough
 @given(lines=st.lists(SECRETS, min_size=1, max_size=3), newline=BREAKS, cuts=CUTS)
 def test_each_line_of_a_secret_is_masked(lines: list[str], newline: str, cuts: list[int]) -> None:
@@ -117,6 +118,7 @@ def test_each_line_of_a_secret_is_masked(lines: list[str], newline: str, cuts: l
     assert streamed(known, f"{text}·end", cuts) == "·".join([MASK] * len(lines)) + "·end"
 
 
+@pytest.mark.fault(25)
 @thorough
 @given(
     lines=st.lists(st.text("abc", min_size=2), min_size=3, max_size=6), newline=BREAKS, cuts=CUTS
@@ -140,6 +142,7 @@ def test_each_leaf_of_a_json_secret_is_masked(leaves: list[str | float], cuts: l
     assert shown == "·".join(["password", "short", "12345", *[MASK] * len(leaves)])
 
 
+@pytest.mark.fault(23)
 @thorough
 @given(
     secrets=st.lists(st.text("ab\r\n", min_size=6, max_size=15), max_size=4),
@@ -155,6 +158,7 @@ def test_any_split_gives_the_same(secrets: list[str], text: str, cuts: list[int]
     assert not any(secret.strip() in shown for secret in secrets if known.add(secret))
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(
     ("secrets", "text", "shown"),
     [
@@ -228,6 +232,7 @@ def test_password_in_a_url_is_a_secret_too(url: str, password: str) -> None:
     assert redactor(url).mask(f"{password} user host https") == f"{MASK} user host https"
 
 
+@pytest.mark.fault(29)
 def test_large_secret_is_masked() -> None:
     """Eight kilobytes are found in chunks of any size, also as base64 in lines."""
     secret = "".join(f"{number:04x}" for number in range(2048))
@@ -261,6 +266,7 @@ def test_chunks_do_not_prepare_the_search_again(monkeypatch: pytest.MonkeyPatch)
     assert len(made) == 1
 
 
+@pytest.mark.fault(28)
 def test_secret_is_masked_from_when_it_is_learnt() -> None:
     """A stream that is open already masks it, also where its beginning is still held back."""
     known = redactor("pass-of-somebody")
@@ -286,6 +292,7 @@ def test_only_the_beginning_of_a_secret_is_held_back() -> None:
     assert stream.feed("\n" * MIN_BYTES) == "password\r" + "\n" * MIN_BYTES
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("chunk", ["a" * 999, "ab" * 500, "aaaaa\n", "a" + "\r\n" * 500])
 def test_memory_is_bounded(chunk: str) -> None:
     """However long a text is, little of it is kept, even if every character is of a secret."""
@@ -295,6 +302,7 @@ def test_memory_is_bounded(chunk: str) -> None:
         assert sum(len(kept) for kept in vars(stream).values() if isinstance(kept, str)) < 100
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize(
     "value",
     ["", "test", "12345", "éé", "  test  ", " \n \n \n", "a\nb\nc\nd", "a\r\r\r\r\r\r\r\nb"],

@@ -212,6 +212,7 @@ def test_what_is_tried_again_and_what_is_found_out_has_lines() -> None:
     ]
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(
     ("endings", "warnings", "words"),
     [
@@ -238,6 +239,7 @@ def test_passed_run_tells_what_did_not(endings: str, warnings: str, words: str) 
     assert shown(events)[-1] == f"{words}   2.0 s   report: reports/index.html"
 
 
+@pytest.mark.fault(44)
 def test_run_without_anything_required_is_not_green() -> None:
     """All was skipped: the reason stands beside the verdict."""
     end = finished(Result.SKIP, 5, "nothing that is required ran")

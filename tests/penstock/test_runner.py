@@ -238,6 +238,7 @@ async def test_results_follow_from_the_graph(
     assert verdict(play.stages, outcomes, play.runner.stops).exit_code == exit_code
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize(
     ("moment", "ends"),
     [
@@ -295,6 +296,7 @@ async def test_failure_stops_the_run_once() -> None:
     assert stops == [RunStopped(result=Result.FAILURE, reason="because a failed", root="a")]
 
 
+@pytest.mark.fault(19)
 async def test_teardown_that_lacks_what_it_takes_is_never_started() -> None:
     """Also when the last of its other needs is only skipped by the stop."""
     play = Play(parse("a; b; z(always): a* b"), {"a": "fail"})
@@ -363,6 +365,7 @@ async def test_locks_keep_their_holders_apart_and_nobody_else() -> None:
     assert play.started() == ["a", "c", "b"]
 
 
+@pytest.mark.fault(21)
 async def test_every_attempt_is_kept() -> None:
     """The record has the failed attempts, oldest first, and an event for each."""
     play = Play(parse("a(retry)"), {"a": "error-service error-registry pass"})
@@ -483,6 +486,7 @@ async def test_stages_found_out_hand_on_what_they_made() -> None:
     assert runner.stages["c"].needs == ("a",)  # it had its end before they were found
 
 
+@pytest.mark.fault(4)
 async def test_stop_before_the_run_starts_nothing() -> None:
     """An interrupt that comes first cancels every stage, teardown included: nothing ran."""
     play = Play(parse(f"{DIAMOND}; z(always): d"))
@@ -497,6 +501,7 @@ async def test_stop_before_the_run_starts_nothing() -> None:
     assert play.started() == []
 
 
+@pytest.mark.fault(4)
 async def test_stage_that_was_stopped_before_its_first_step_does_no_work() -> None:
     """Its start was announced, and nothing is executed any more."""
     executed: list[str] = []
@@ -639,6 +644,7 @@ async def test_first_reason_to_stop_wins() -> None:
     assert (await play.runner.run())["a"].reason == "first"
 
 
+@pytest.mark.fault(5)
 async def test_result_reached_before_a_cancel_stands() -> None:
     """A stage that ends although it was cancelled keeps the result it came to."""
 
@@ -756,6 +762,7 @@ async def test_run_that_ends_in_time_is_not_held_by_its_deadline() -> None:
         assert (await Play(parse("a")).run(deadline_s=3600))["a"].passed
 
 
+@pytest.mark.fault(37)
 async def test_exception_in_the_machinery_is_a_bug_of_ours() -> None:
     """Whatever escapes the execution is an error with a traceback, never allowed, never a hang."""
 

@@ -133,6 +133,7 @@ def test_hostile_text_changes_no_element_of_the_page(text: str) -> None:
     assert page.tags == Page(summary(red("x"))).tags
 
 
+@pytest.mark.fault(49)
 @given(MARKUP | st.text(st.characters(codec=None)))
 def test_hostile_text_is_shown_literally(text: str) -> None:
     """A reader sees every character of it, those that act spelled out."""
