@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import traceback
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from penstock.recipes.registry import Registry
 from penstock.services import death
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
     import dagger
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from penstock.state import State
 
 SIGNAL_S = 0.1
+MOST_RAISED = 10  # of the exceptions in a group, told with their lines
 
 
 @dataclass
@@ -100,7 +103,7 @@ class Executor:
             where = error.filename or self.run.reports
             return _error(f"cannot write {where}: {error.strerror or error}; see to that", None)
         except _RaisedError as error:
-            return _raised(error.args[0], stage, self.run.root)
+            return _raised(error.error, stage, self.run.root)
 
     def _mask(self, family: str) -> str:
         """Return what masks a stage's secrets in its container; those of others are not its own."""
@@ -195,6 +198,9 @@ class Executor:
             case dict() if all(
                 isinstance(v, Command | dagger.Container) for v in returned.values()
             ):
+                if len(set(map(str, returned))) < len(returned):
+                    words = f"{stage.place}: stage '{stage.name}' found out two stages of one name"
+                    return Outcome(result=Result.FAILURE, reason=words)
                 spawned = self._spawn(stage, returned)
                 return Outcome(result=Result.SUCCESS, value=returned, spawned=spawned)
         function = self.pipeline.providers[stage.family].function
@@ -262,7 +268,15 @@ class Executor:
 
 
 class _RaisedError(Exception):
-    """Raised when the author's own code raised; holds what."""
+    """Raised when the author's own code raised; holds what.
+
+    Args:
+        error: What it raised.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @stuck.interruptible
@@ -280,7 +294,11 @@ async def _call(function: Function, arguments: Mapping[str, Any]) -> Any:  # noq
         await anyio.sleep(SIGNAL_S)  # if it is a signal that wants the run to end, it does here
         words = f"held up the whole run for {stuck.HOLD_S:g} s: await, or give it to a command"
         raise _RaisedError(TimeoutError(words).with_traceback(error.__traceback__)) from error
-    except Exception as error:
+    except BaseException as error:
+        # `sys.exit()`, say, or the cancellation of a task of its own, would end the whole run.
+        is_ours = isinstance(error, anyio.get_cancelled_exc_class())
+        if is_ours and anyio.current_effective_deadline() == -math.inf:
+            raise
         raise _RaisedError(error) from error
 
 
@@ -298,20 +316,52 @@ def _failed_exec(error: dagger.ExecError) -> Outcome:
     )
 
 
-def _raised(error: Exception, stage: Stage, root: Path) -> Outcome:
-    """The author's own Python raised."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+def _raised(error: BaseException, stage: Stage, root: Path) -> Outcome:
+    """The author's own Python raised: one exception, or several in a group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    own = str(Path(__file__).parent)
-    frames = traceback.extract_tb(error.__traceback__)
-    authors = (f"{f.filename}:{f.lineno}" for f in frames if not f.filename.startswith(own))
-    file, _, line = next(authors, stage.place).rpartition(":")
-    file = file.removeprefix(f"{root}/")
-    words = f"{type(error).__name__}: {error}"
-    message = f"stage '{stage.name}' raised {words}"
+    findings = []
+    for one in islice(_leaves(error), MOST_RAISED):
+        file, line = _where(one, stage, root)
+        message = f"stage '{stage.name}' raised {_words(one)}"
+        findings.append(Finding(file=file, line=line, message=message))
     return Outcome(
         result=Result.FAILURE,
-        reason=words,
-        findings=(Finding(file=file, line=int(line or 0), message=message),),
+        reason=_words(error),
+        findings=tuple(findings),
         output=tail("".join(traceback.format_exception(error))),
     )
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _where(error: BaseException, stage: Stage, root: Path) -> tuple[str, int]:
+    """Return the first file and line of the project's own that an exception came through."""
+    own = str(Path(__file__).parent)
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(own)
+    ]
+    # A task of the author's begins in the library that runs it.
+    near = [f for f in frames if _is_within(f.filename, root)]
+    for frame in near or frames:
+        return frame.filename.removeprefix(f"{root}/"), frame.lineno or 0
+    file, _, line = stage.place.rpartition(":")
+    return file.removeprefix(f"{root}/"), int(line or 0)
+
+
+def _is_within(file: str, root: Path) -> bool:
+    return Path(file).is_relative_to(root) and "site-packages" not in file
+
+
+def _words(error: BaseException) -> str:
+    """Return an exception's kind and what it says, if it can say anything."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - whatever the author's `__str__` raises
+        return f"{type(error).__name__}: (its words cannot be shown)"

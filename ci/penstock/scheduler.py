@@ -102,6 +102,12 @@ class Scheduler:
         result = Result.CANCELLATION if stop.result is Result.CANCELLATION else Result.SKIP
         return Outcome(result=result, reason=stop.reason, root=stop.root)
 
+    def _leaves(self, name: str) -> bool:
+        """Return whether it is a stop that keeps a stage from starting, whatever else it lacks."""
+        if not self.stops:
+            return False
+        return not self.stages[name].always or self.stops[-1].result is not Result.FAILURE
+
     def _make_ready(self, name: str) -> None:
         del self._waiting[name]
         if self.stops and not self.tears_down(name):
@@ -147,7 +153,7 @@ class Scheduler:
                     self._waiting[user].discard(name)
                     if because := self._held_back(self.stages[user], by=name):
                         del self._waiting[user]  # at once: a stop must not start it any more
-                        ending.append((user, self._left() if self.stops else because))
+                        ending.append((user, self._left() if self._leaves(user) else because))
                     elif not self._waiting[user]:
                         self._make_ready(user)
             if is_broken and not (outcome.allowed or self._keep_going or self.stops):
@@ -157,15 +163,17 @@ class Scheduler:
     def _held_back(self, user: Stage, *, by: str) -> Outcome | None:
         """Return the skip of a stage whose need did not give what it has to; else nothing."""
         stage, outcome = self.stages[by], self.outcomes[by]
-        if by not in user.takes:
-            lets_by = stage.skip and not stage.skip.holds and not outcome.root and not stage.gate
-            if user.always or outcome.allowed or lets_by:
-                return None
-        if outcome.passed:
+        lets_by = stage.skip and not stage.skip.holds and not outcome.root and not stage.gate
+        would_run = user.always or outcome.allowed or lets_by
+        if outcome.passed or (would_run and by not in user.takes):
             return None
         root = outcome.root or by
         happened = "was skipped" if self.outcomes[root].result is Result.SKIP else "failed"
-        return Outcome(result=Result.SKIP, reason=f"because {root} {happened}", root=root)
+        reason = f"because {root} {happened}"
+        if would_run:
+            which = "which" if root == by else f"and {root}"
+            reason = f"because it takes the result of {by}, {which} {happened}"
+        return Outcome(result=Result.SKIP, reason=reason, root=root)
 
     def _add(self, parent: str, spawned: Iterable[Stage]) -> None:
         """Add stages that a stage found out; what needs that one needs them too."""

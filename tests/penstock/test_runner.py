@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import random
 import re
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from penstock.events import (
     Event,
+    EventStream,
     RunStopped,
     StageFinished,
     StageRetried,
@@ -21,6 +24,7 @@ from penstock.events import (
     StageStarted,
 )
 from penstock.model import Outcome, Result, Skip, Stage
+from penstock.redact import Redactor
 from penstock.runner import Runner, Verdict, backoff_s, verdict, warnings
 from penstock.scheduler import Scheduler
 
@@ -300,8 +304,19 @@ async def test_failure_stops_the_run_once() -> None:
 async def test_teardown_that_lacks_what_it_takes_is_never_started() -> None:
     """Also when the last of its other needs is only skipped by the stop."""
     play = Play(parse("a; b; z(always): a* b"), {"a": "fail"})
-    assert (await play.run(jobs=1))["z"].reason == "because a failed"
+    assert (await play.run(jobs=1))["z"].reason == (
+        "because it takes the result of a, which failed"
+    )
     assert play.started() == ["a"]
+
+
+@pytest.mark.fault(19)
+async def test_missing_result_is_named_with_its_root() -> None:
+    """Who would run otherwise reads which result is missing, and why that one is."""
+    play = Play(parse("a; b: a; z(always): b*; y(always): b"), {"a": "fail"})
+    outcomes = await play.run()
+    assert outcomes["z"].reason == "because it takes the result of b, and a failed"
+    assert (outcomes["z"].root, outcomes["y"].passed) == ("a", True)
 
 
 async def test_skip_behind_a_skipped_stage_says_so() -> None:
@@ -657,6 +672,44 @@ async def test_result_reached_before_a_cancel_stands() -> None:
     assert (await runner.run())["a"].passed
 
 
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("seed", range(200))
+async def test_cancel_that_races_with_an_end_leaves_one_result(
+    seed: int, measured: Callable[[str], None]
+) -> None:
+    """Whichever comes first: one start and one result for each stage, and both agree."""
+    chance = random.Random(seed)  # noqa: S311 - moments, no secrets
+    takes_s = 0.002
+    ended: set[str] = set()
+
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+        del needed
+        await anyio.sleep(takes_s)
+        for _ in range(chance.randrange(3)):
+            await anyio.lowlevel.checkpoint()
+        ended.add(stage.name)
+        return Outcome(result=Result.SUCCESS)
+
+    async def interrupt() -> None:
+        await anyio.sleep(takes_s * chance.choice((1, 1, 2)) + chance.uniform(-2e-4, 4e-4))
+        for _ in range(chance.randrange(6)):
+            await anyio.lowlevel.checkpoint()
+        runner.stop(RunStopped(result=Result.CANCELLATION, reason="interrupted", exit_code=130))
+
+    log: list[Event] = []
+    runner = Runner(parse("a; b; c: a; d: a b").values(), execute, emit=log.append)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(interrupt)
+            outcomes = await runner.run()
+    told = [event.stage for event in log if isinstance(event, StageFinished)]
+    assert sorted(told) == ["a", "b", "c", "d"]
+    assert {name for name, outcome in outcomes.items() if outcome.passed} == ended
+    assert {o.result for o in outcomes.values()} <= {Result.SUCCESS, Result.CANCELLATION}
+    assert verdict(runner.stages, outcomes, runner.stops).exit_code == 130
+    measured("one result for each stage in 200 races, success exactly for what came to its end")
+
+
 async def test_deadline_ends_a_stage_that_does_not_end_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -789,6 +842,30 @@ async def test_durations_are_of_the_stage_itself() -> None:
 
     outcomes = await Runner(parse("a; b: a").values(), execute, emit=lambda _: None).run()
     assert outcomes["a"].duration_s > outcomes["b"].duration_s > 0
+
+
+@pytest.mark.fault(38, 50)
+async def test_wall_clock_has_no_say_in_durations(
+    monkeypatch: pytest.MonkeyPatch, measured: Callable[[str], None]
+) -> None:
+    """It jumps an hour back and a day forth while a stage runs; neither is in any duration."""
+    jumps_s = itertools.cycle((-3600.0, 86_400.0))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps_s))
+    log: list[Event] = []
+    stream = EventStream(Redactor(), [log.append])
+    play = Play(parse("a(retry); b: a"), {"a": "error-service pass"}, {"a": 5, "b": 5})
+    runner = Runner(
+        play.stages.values(), play.execute, emit=stream.emit, delay_s=lambda _: 0.0, deadline_s=60
+    )
+    play.runner = runner
+    outcomes = await runner.run()
+    assert all(outcome.passed for outcome in outcomes.values())
+    assert all(0 < outcome.duration_s < 30 for outcome in outcomes.values())
+    times_s = [event.at_s for event in log]
+    assert times_s == sorted(times_s)
+    assert 0 <= times_s[0] <= times_s[-1] < 30
+    measured("durations and order hold while the host's clock jumps an hour back and a day forth")
 
 
 async def test_each_attempt_has_its_own_duration(monkeypatch: pytest.MonkeyPatch) -> None:
