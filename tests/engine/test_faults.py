@@ -44,6 +44,7 @@ def waiting(python):
     ]
     assert (project.folder / "reports/a.txt").exists()
     events = (project.folder / "reports/events.jsonl").read_text()
+    assert _started(events, "running")
     assert not _started(events, "waiting")
     measured("one stage of each kind: success with its report, cancellation, and never started")
 
@@ -51,7 +52,7 @@ def waiting(python):
 def _started(events: str, stage: str) -> bool:
     """Return whether a stage has started."""
     found = [json.loads(line) for line in events.splitlines() if line.endswith("}")]
-    return any(e["event"] == "StageStarted" and e["stage"] == stage for e in found)
+    return any(e["event"] == "stage_started" and e["stage"] == stage for e in found)
 
 
 ENDLESS = 30_000_000  # characters without an end of line
@@ -272,12 +273,13 @@ def test(python):
     run = project.run(TZ=f"XST0XDT,{begins.timetuple().tm_yday - 1}/{begins:%H:%M:%S},0/0")
     assert run.code == 0, run.out
     assert run.record["started_at"].endswith("+00:00")
-    first, test = run.stage("first"), run.stage("test")
-    for stage in (first, test):
+    stages = run.stage("first"), run.stage("test")
+    for stage in stages:
         assert 1 <= stage["duration_s"] < 60
     assert run.record["duration_s"] <= run.took_s
     events = (project.folder / "reports/events.jsonl").read_text().splitlines()
     times_s = [json.loads(line)["at_s"] for line in events]
     assert times_s == sorted(times_s)
-    assert test["tests"][0]["duration_s"] == 0.25
+    (read,) = [json.loads(line) for line in events if '"tests_read"' in line]
+    assert [case["duration_s"] for case in read["cases"]] == [0.25]
     measured("order and durations are ours, a test's duration is its own, dates are in UTC")

@@ -393,3 +393,36 @@ def test_list_does_not_import_dagger() -> None:
         [sys.executable, "-c", code], cwd=ROOT, env={"PYTHONPATH": "ci"}, check=False
     )
     assert done.returncode == 0
+
+
+@pytest.mark.fault(40)
+def test_last_record_cut_anywhere_is_explained_or_refused_in_words(
+    small: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--explain` has the whole record or says that it cannot be read, `--rerun-failed` likewise."""
+    (tmp_path / "reports").mkdir()
+    run = {
+        "started_at": "2026-11-25T01:00:00.000+00:00",
+        "commit": "0f",
+        "stages": [{"name": "lint", "result": "failure", "cached": False, "reason": "exit code 1"}],
+    }
+    record, whole = tmp_path / "reports/run.json", json.dumps(run).encode()
+    record.write_bytes(whole)
+    assert small.main(["--explain", "lint"]) == 0
+    state = State.load(tmp_path)
+    state.failed = ["lint"]
+    state.save()
+    memory = tmp_path / ".penstock/state.json"
+    kept = memory.read_bytes()
+    assert small.main(["--rerun-failed", "--list"]) == 0
+    capsys.readouterr()
+    for length in range(len(whole)):
+        record.write_bytes(whole[:length])
+        assert small.main(["--explain", "lint"]) == 2
+        assert "run.json cannot be read; run the pipeline first" in capsys.readouterr().err
+    for length in range(len(kept) - 1):
+        memory.write_bytes(kept[:length])
+        code = small.main(["--rerun-failed", "--list"])
+        told = capsys.readouterr()
+        assert code == 2, (length, told)
+        assert "nothing ran here before; run without it first" in told.err

@@ -10,8 +10,10 @@ import pytest
 from penstock.__main__ import main
 from penstock.events import RunFinished, RunStarted, StageFinished, StageStarted, to_dict
 from penstock.model import Outcome, Result, Stage
+from penstock.replay import read
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 STAGES = (Stage(name="lint", title="Lint"), Stage(name="test", title="Test", needs=("lint",)))
@@ -73,6 +75,24 @@ def test_run_that_was_killed_has_reports(record: Path, lines: int) -> None:
     run = json.loads((record.parent / "run.json").read_text())
     assert (run["result"], run["exit_code"]) == ("error", 4)
     assert "was killed" in (record.parent / "index.html").read_text()
+
+
+@pytest.mark.fault(40)
+def test_record_cut_anywhere_is_shown_or_refused_in_words(
+    record: Path, capsys: pytest.CaptureFixture[str], measured: Callable[[str], None]
+) -> None:
+    """After each byte it holds what was whole; at each line's end that is shown, or refused."""
+    whole = record.read_bytes()
+    ends = [at for at, byte in enumerate(whole) if byte == ord("\n")]
+    for length in range(len(whole)):
+        record.write_bytes(whole[:length])
+        assert list(read(record)) == EVENTS[: sum(end <= length for end in ends)]
+    for length in (0, 1, *(end + beyond for end in ends[:-1] for beyond in (-1, 0, 1))):
+        record.write_bytes(whole[:length])
+        code = main(["report", "-q", str(record)])
+        assert code == (2 if length < ends[0] else 4)
+        assert capsys.readouterr().err.startswith("error: " if code == 2 else "")
+    measured("cut after each byte, a record has the reports of what it holds, or one sentence")
 
 
 @pytest.mark.parametrize(

@@ -673,26 +673,35 @@ async def test_result_reached_before_a_cancel_stands() -> None:
 
 
 @pytest.mark.fault(6)
-@pytest.mark.parametrize("seed", range(200))
 async def test_cancel_that_races_with_an_end_leaves_one_result(
-    seed: int, measured: Callable[[str], None]
+    measured: Callable[[str], None],
 ) -> None:
     """Whichever comes first: one start and one result for each stage, and both agree."""
+    seen = [await _race(seed) for seed in range(200)]
+    assert set().union(*seen) == {Result.SUCCESS, Result.CANCELLATION}
+    assert seen.count({Result.SUCCESS, Result.CANCELLATION}) > 20  # it was close
+    measured("one result for each stage in 200 races, success exactly for what came to its end")
+
+
+async def _race(seed: int) -> set[Result]:
+    """Cancel a run at about the end of a stage, and return how stages ended."""
     chance = random.Random(seed)  # noqa: S311 - moments, no secrets
     takes_s = 0.002
+    started: list[str] = []
     ended: set[str] = set()
 
     async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
         del needed
+        started.append(stage.name)
         await anyio.sleep(takes_s)
-        for _ in range(chance.randrange(3)):
+        for _turn in range(chance.randrange(3)):
             await anyio.lowlevel.checkpoint()
         ended.add(stage.name)
         return Outcome(result=Result.SUCCESS)
 
     async def interrupt() -> None:
         await anyio.sleep(takes_s * chance.choice((1, 1, 2)) + chance.uniform(-2e-4, 4e-4))
-        for _ in range(chance.randrange(6)):
+        for _turn in range(chance.randrange(6)):
             await anyio.lowlevel.checkpoint()
         runner.stop(RunStopped(result=Result.CANCELLATION, reason="interrupted", exit_code=130))
 
@@ -704,10 +713,10 @@ async def test_cancel_that_races_with_an_end_leaves_one_result(
             outcomes = await runner.run()
     told = [event.stage for event in log if isinstance(event, StageFinished)]
     assert sorted(told) == ["a", "b", "c", "d"]
+    assert len(started) == len(set(started))
     assert {name for name, outcome in outcomes.items() if outcome.passed} == ended
-    assert {o.result for o in outcomes.values()} <= {Result.SUCCESS, Result.CANCELLATION}
     assert verdict(runner.stages, outcomes, runner.stops).exit_code == 130
-    measured("one result for each stage in 200 races, success exactly for what came to its end")
+    return {outcome.result for outcome in outcomes.values()}
 
 
 async def test_deadline_ends_a_stage_that_does_not_end_by_itself(

@@ -13,6 +13,7 @@ from penstock.folder import write_whole
 from penstock.state import Passed, State, alone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -131,3 +132,35 @@ def test_lock_keeps_others_waiting_who_are_told_for_whom(tmp_path: Path) -> None
     second.join(10)
     assert order == ["first, waited: False", "second, waited: True"]
     assert said == [f"another run (process {os.getpid()}) works in {tmp_path}: waiting for its end"]
+
+
+@pytest.mark.fault(40)
+@pytest.mark.parametrize("name", ["state.json", "inputs.json", "lock"])
+def test_memory_cut_anywhere_is_forgotten_and_written_anew(
+    tmp_path: Path, name: str, measured: Callable[[str], None]
+) -> None:
+    """After each byte: the next run has all of it or none, and leaves it whole."""
+    folder = tmp_path / ".penstock"
+    state = State.load(tmp_path)
+    state.passed["lint"] = Passed("dé", "again")
+    state.durations_s["lint"] = 1.5
+    state.failed = ["test"]
+    state.history = [{"started_at": "2026-11-25", "result": "failure", "duration_s": 1.5}]
+    state.inputs["lint"] = {"file app/é.py": "0f"}
+    state.save()
+    (folder / "lock").write_text("4711")
+    whole = (folder / name).read_bytes()
+    for length in range(len(whole)):
+        (folder / name).write_bytes(whole[:length])
+        said: list[str] = []
+        with alone(tmp_path, tmp_path / "reports", said.append) as waited:
+            assert not waited
+            left = State.load(tmp_path)
+            assert left in (State(folder), state)
+            assert left.inputs in ({}, state.inputs)
+            assert all("was killed before its end" in words for words in said)
+            state.save()
+        assert State.load(tmp_path) == state
+        assert State.load(tmp_path).inputs == state.inputs
+        assert (folder / "lock").read_text() == ""
+    measured("cut after each byte, a memory is whole or forgotten, and the next run writes it anew")
