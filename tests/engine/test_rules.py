@@ -210,10 +210,15 @@ def test_deadline_ends_the_command_and_keeps_its_reports(project: Project) -> No
 @pipeline.stage(deadline_s=1)
 def slow(python):
     return Command(python, "echo half > half.txt; exec sleep 63", shell=True, reports=[Report("half.txt")])
+
+@pipeline.stage(needs=[slow])
+def after(python):
+    return Command(python, "true")
 """)
     run = project.run()
     assert run.code == 1
     assert run.stage("slow")["result"] == "timeout"
+    assert run.stage("after")["reason"] == "because slow failed"
     assert (project.folder / "reports/half.txt").read_text() == "half\n"
 
 

@@ -197,6 +197,7 @@ def test_no_engine_is_exit_4_and_says_so_once(
     assert reason in json.loads((small.root / "reports/run.json").read_text())["reason"]
 
 
+@pytest.mark.fault(27)
 def test_start_of_the_run_is_its_first_event(
     small: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
