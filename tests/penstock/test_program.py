@@ -65,7 +65,6 @@ def test_reports_are_made_elsewhere_and_silently(
     assert record.read_bytes() == before
 
 
-@pytest.mark.fault(40)
 @pytest.mark.parametrize("lines", range(1, len(EVENTS)))
 def test_run_that_was_killed_has_reports(record: Path, lines: int) -> None:
     """Wherever it was, half a line included: an error, with all that is known."""

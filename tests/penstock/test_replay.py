@@ -131,7 +131,6 @@ def test_found_out_stages_are_played_too() -> None:
     assert timeless(replay(events)) == timeless(events)
 
 
-@pytest.mark.fault(40)
 def test_record_that_a_crash_cut_short_is_played_as_far_as_it_goes(tmp_path: Path) -> None:
     """The last line is half, and the stage that ran has no end."""
     events = record(Play(parse("a; b: a")))
