@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from penstock import matrix
 from penstock.errors import DefinitionError, did_you_mean
 from penstock.graph import Graph
+from penstock.kinds import MAYBE_SECONDS
 from penstock.model import FAULTS, Provider, Stage
 from penstock.pipeline import BUILT_IN, KINDS, Definition, StageOptions
 
@@ -103,6 +104,10 @@ class Check:
         own = {*secrets, *definition.axes} if definition else set()
         for name in provider.by_position:
             yield f"takes '{name}' by position only; drop the `/`, stages are called by name"
+        function = inspect.unwrap(provider.function)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            yield "yields, and is asked only once; return the value"
+        yield from MAYBE_SECONDS.findings("deadline_s", provider.deadline_s)
         for name in provider.takes:
             if name in self._known or name in own:
                 continue
@@ -140,13 +145,10 @@ class Check:
 
 
 def _kind_findings(definition: Definition) -> Iterator[str]:
-    """Yield each option whose value is of another kind than its type says."""
+    """Yield what is said of each option whose value is of another kind than its type says."""
     for name, value in definition.given.items():
-        if name not in definition.options:
-            what = "one text" if isinstance(value, str) else repr(value)
-            if inspect.isroutine(value):
-                what = f"the function '{value.__name__}'"
-            yield f"has {what} as `{name}`; {KINDS[name][1]}"
+        if name in KINDS:
+            yield from KINDS[name].findings(name, value)
 
 
 def _option_findings(definition: Definition) -> Iterator[str]:
@@ -158,10 +160,6 @@ def _option_findings(definition: Definition) -> Iterator[str]:
         yield f"has the option '{name}', which `stage` does not know{hint}"
     if options.get("gate") and options.get("allow_failure"):
         yield "is a gate and allowed to fail; a gate that lets everything through is none"
-    if not options.get("deadline_s", 1) > 0:
-        yield f"has the deadline {options['deadline_s']:g} s; give it more than 0 s, or leave it out"
-    if options.get("retries", 0) < 0:
-        yield f"has {options['retries']} retries; give it 0 or more"
     for wanted in options.get("retry_on", ()):
         if isinstance(wanted, str) and wanted not in FAULTS:
             hint = did_you_mean(wanted, FAULTS) or f"; there are {', '.join(FAULTS)} and exit codes"

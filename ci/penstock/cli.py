@@ -230,7 +230,10 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
         "--keep-going", **switch, help="after a failure run all that is still possible"
     )
     how.add_argument(
-        "--engine", metavar="URL", help="use this engine (tcp, unix, ssh, tls, container, ...)"
+        "--engine",
+        type=_url,
+        metavar="URL",
+        help="use this engine (tcp, unix, ssh, tls, container, ...)",
     )
     see = parser.add_argument_group("what is printed")
     see.add_argument("-q", "--quiet", **switch, help="failures and the verdict only")
@@ -253,6 +256,13 @@ def _positive(text: str) -> int:
         message = f"wants a whole number of at least 1, not '{text}'"
         raise argparse.ArgumentTypeError(message)
     return number
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S*", text):
+        message = f"wants an address like `tcp://host:port` or `container://name`, not {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    return text
 
 
 def program(pipeline: Pipeline) -> str:

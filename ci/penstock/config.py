@@ -153,7 +153,7 @@ def spare_loopback(environ: MutableMapping[str, str]) -> None:
 def _github_event(env: Mapping[str, str]) -> dict[str, Any]:
     try:
         event = json.loads(Path(env.get("GITHUB_EVENT_PATH", "")).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, EnumType
@@ -14,6 +15,7 @@ from typing import Any
 
 Axes = Mapping[str, Sequence[Any] | type[Enum]]
 Cell = Mapping[str, Any]
+MOST_CELLS = 10_000  # before exclusions; what is longer was meant otherwise
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def findings(axes: Axes, exclude: Sequence[Cell]) -> Iterator[str]:
     """Yield what is wrong with a matrix, in words that follow `stage 'x' `."""
     found = [words for axis, given in axes.items() for words in _axis_findings(axis, given)]
     found = found or [words for cell in exclude for words in _exclusion_findings(cell, axes)]
+    if not found and (size := math.prod(map(len, axes.values()))) > MOST_CELLS:
+        found = [f"has a matrix of {size} cells, and the most is {MOST_CELLS}; leave out values"]
     yield from found
     if axes and not found and not cells(axes, exclude):
         yield "can never run: every cell of its matrix is excluded"

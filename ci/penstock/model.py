@@ -13,6 +13,23 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from penstock.evidence import Finding  # noqa: TC001 - a record is read by its annotations
+from penstock.kinds import (
+    BOOL,
+    CONTAINER,
+    MAYBE_SECONDS,
+    PORT,
+    SECONDS,
+    TRIES,
+    VARIABLES,
+    WORDS,
+    Kind,
+    is_below,
+    is_number,
+    is_text,
+    mapping,
+    require,
+    sequence,
+)
 from penstock.place import place_of
 
 if TYPE_CHECKING:
@@ -194,6 +211,13 @@ class Outcome:
         return self.result is Result.SUCCESS
 
 
+PERCENT = Kind(
+    "write a number of percent, 0 to 100",
+    lambda value: value is None or is_number(value) and 0 <= value <= 100,  # noqa: PLR2004 - percent
+)
+PERCENTAGES = mapping("write a dict of percent, 0 to 100, by pattern", is_text, PERCENT.holds)
+
+
 @dataclass(frozen=True)
 class Report:
     """A file or folder of the working directory that is kept whatever the command's exit code.
@@ -206,7 +230,7 @@ class Report:
         ('dist/report.html',)
         >>> Report("../elsewhere")
         Traceback (most recent call last):
-        ValueError: the report path '../elsewhere' leaves the working directory; write a path below it
+        ValueError: the report path '../elsewhere' leaves the working directory, or is none; write a path below it
     """
 
     path: str
@@ -214,10 +238,10 @@ class Report:
     def __post_init__(self) -> None:
         """Refuse a path that would reach something else on the host."""
         for path in self.paths:
-            parts = PurePosixPath(path).parts
-            if not parts or ".." in parts or parts[0] == "/":
+            if not is_below(path):
                 message = (
-                    f"the report path '{path}' leaves the working directory; write a path below it"
+                    f"the report path {path!r:.80} leaves the working directory, or is none; write "
+                    f"a path below it"
                 )
                 raise ValueError(message)
 
@@ -257,6 +281,11 @@ class Coverage(Report):
     html: str | None = None
     at_least: float | None = None
     files: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that nothing could reach, or miss."""
+        super().__post_init__()
+        require(self, at_least=PERCENT, files=PERCENTAGES)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -298,17 +327,15 @@ class Command:
             TypeError: When something else was given than a container, services or reports.
             ValueError: When there is nothing to run, or a quote is not closed.
         """
-        services: Sequence[object] = self.services  # an author's types may not have been checked
-        reports: Sequence[object] = self.reports
-        for value in (self.container, *services):
-            if inspect.isroutine(value):
-                message = f"was given the function '{value.__name__}'; take it as a parameter"
-                raise TypeError(message)
-        wrong = [value for value in services if not isinstance(value, Service)]
-        wrong += [value for value in reports if not isinstance(value, Report)]
-        if wrong:
-            message = f"{wrong[0]!r} is no service and no report"
-            raise TypeError(message)
+        require(
+            self,
+            container=CONTAINER,
+            line=LINE,
+            services=SERVICES,
+            reports=REPORTS,
+            env=VARIABLES,
+            shell=BOOL,
+        )
         try:
             # With a shell the last word is the whole line, without one the first is the program.
             is_empty = not self.argv or not self.argv[-1 if self.shell else 0].strip()
@@ -351,6 +378,10 @@ class Health:
     interval_s: float = 10.0
     timeout_s: float = 5.0
     retries: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse a check that could never succeed."""
+        require(self, command=WORDS, interval_s=SECONDS, timeout_s=SECONDS, retries=TRIES)
 
     @property
     def patience_s(self) -> float:
@@ -395,6 +426,19 @@ class Service:
     cell: str = ""
     deadline_s: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse at once what the engine would refuse in words of its own."""
+        require(
+            self,
+            container=CONTAINER,
+            port=PORT,
+            health=HEALTH,
+            variables=VARIABLES,
+            args=ARGUMENTS,
+            services=SERVICES,
+            deadline_s=MAYBE_SECONDS,
+        )
+
     @property
     def key(self) -> str:
         """Tells it from the service of the same name in another cell."""
@@ -404,6 +448,22 @@ class Service:
     def patience_s(self) -> float:
         """Longest wait until it is healthy."""
         return self.health.patience_s if self.deadline_s is None else self.deadline_s
+
+
+LINE = Kind(
+    "write a line in a text without NUL, or a list of such texts",
+    lambda value: is_text(value) or WORDS.holds(value),
+)
+ARGUMENTS = Kind(WORDS.words, lambda value: value is None or WORDS.holds(value))
+HEALTH = Kind("write `Health(...)`", lambda value: isinstance(value, Health))
+SERVICES = sequence(
+    "write a list of services, which functions of `service` make, taken as parameters",
+    lambda value: isinstance(value, Service),
+)
+REPORTS = sequence(
+    "write a list of `Report(...)`, `JUnit(...)` or `Coverage(...)`",
+    lambda value: isinstance(value, Report),
+)
 
 
 def service_key(name: str, cell: str) -> str:

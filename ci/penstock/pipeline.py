@@ -6,17 +6,26 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
 
 from penstock import matrix
+from penstock.kinds import (
+    BOOL,
+    COUNT,
+    MAYBE_SECONDS,
+    NAME,
+    NAMES,
+    SECONDS,
+    Kind,
+    is_whole,
+    mapping,
+    sequence,
+)
 from penstock.model import Fault, Function, Provider, Stage
 from penstock.place import calling_file, place_of, project_root
+from penstock.secrets import Secret
 from penstock.when import Condition
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from penstock.secrets import Secret
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,13 +75,34 @@ class StageOptions(TypedDict, total=False):
 POLICY = ("gate", "allow_failure", "always", "deadline_s", "retries", "retry_on", "uses", "tags")
 UNASKED: Mapping[str, Any] = {"retries": 4, "retry_on": ("registry",)}
 LISTS = ("needs", "retry_on", "uses", "tags", "exclude")
-KINDS: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(LISTS, (Sequence, "write a list")),
-    **dict.fromkeys(("gate", "allow_failure", "always"), (bool, "write True or False")),
-    "deadline_s": (int | float, "write a number of seconds"),
-    "retries": (int, "write a whole number"),
-    "when": (Condition, "take a condition from `penstock.when`"),
-    **dict.fromkeys(("matrix", "secrets"), (Mapping, "write a dict")),
+KINDS = {
+    "needs": sequence("write a list of stages"),
+    "retry_on": sequence(
+        "write a list of classes of faults and exit codes",
+        lambda value: isinstance(value, str) or is_whole(value),
+    ),
+    **dict.fromkeys(("uses", "tags"), NAMES),
+    "exclude": sequence("write a list of dicts", lambda value: isinstance(value, Mapping)),
+    **dict.fromkeys(("gate", "allow_failure", "always"), BOOL),
+    "deadline_s": SECONDS,
+    "retries": COUNT,
+    "when": Kind(
+        "take a condition from `penstock.when`", lambda value: isinstance(value, Condition)
+    ),
+    "matrix": mapping("write a dict of lists"),
+    "secrets": mapping(
+        "write a dict of `Secret.env(...)` or another kind of `Secret`",
+        holds=lambda value: isinstance(value, Secret) and NAME.holds(value.source),
+    ),
+}
+OF_A_PIPELINE = {
+    "name": NAME,
+    "root": Kind(
+        "give the path of a folder",
+        lambda value: value is None or (isinstance(value, Path) and value.is_dir()),
+    ),
+    "deadline_s": SECONDS,
+    "teardown_s": SECONDS,
 }
 
 
@@ -93,7 +123,7 @@ class Definition(Provider):
         options = {
             name: tuple(value) if name in LISTS else value
             for name, value in self.given.items()
-            if is_of_its_kind(name, value)
+            if name not in KINDS or KINDS[name].holds(value)
         }
         return cast("StageOptions", options)
 
@@ -154,11 +184,16 @@ class Pipeline:
     ) -> None:
         self.name = name
         self.file = calling_file()
-        self.root = root or project_root(self.file)
+        self.root = root if root and isinstance(root, Path) else project_root(self.file)
         self.deadline_s = deadline_s
         self.teardown_s = teardown_s
         self.providers: dict[str, Provider] = {}
-        self.findings: list[str] = []
+        given = {"name": name, "root": root, "deadline_s": deadline_s, "teardown_s": teardown_s}
+        self.findings = [
+            f"{place_of(None)}: the pipeline {words}"
+            for option, kind in OF_A_PIPELINE.items()
+            for words in kind.findings(option, given[option])
+        ]
 
     def __repr__(self) -> str:
         """Name the pipeline and its stages."""
@@ -256,14 +291,15 @@ class Pipeline:
 
         def define(function: F) -> F:
             name = getattr(function, "__name__", "")
-            if inspect.isroutine(function) and name.isidentifier():
+            has_code = hasattr(inspect.unwrap(function), "__code__")  # what C has no signature
+            if inspect.isroutine(function) and has_code and name.isidentifier():
                 self._add(make(name=name, function=function, **given))
             else:
                 what = name or type(function).__name__
                 self.findings.append(
                     f"{place_of(function)}: '{what}' is no named function; write `def name(...)`"
                 )
-            return function
+            return function if callable(function) else define  # `stage("x")` is called once more
 
         return define if function is None else define(function)
 
@@ -276,10 +312,3 @@ class Pipeline:
             words = "would hide what penstock provides under that name; rename it"
             self.findings.append(provider.finding(words))
         self.providers[name] = provider
-
-
-def is_of_its_kind(name: str, value: object) -> bool:
-    """Return whether an option's value is what its type says, as nobody may have checked that."""
-    kind, _ = KINDS.get(name, (object, ""))
-    is_text = isinstance(value, (str, bytes))  # a sequence, and never the one that was meant
-    return isinstance(value, kind) and not (kind is Sequence and is_text)

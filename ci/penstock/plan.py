@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from penstock.errors import DefinitionError
 from penstock.events import Event, StageStarted
 from penstock.graph import Graph
-from penstock.model import Outcome, Result
+from penstock.model import Outcome, Result, Skip
 from penstock.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -17,8 +18,21 @@ if TYPE_CHECKING:
 
     from penstock.config import RunInfo
     from penstock.model import Stage
-    from penstock.pipeline import Pipeline
+    from penstock.pipeline import Definition, Pipeline
     from penstock.state import State
+
+
+def _unmet(definition: Definition, run: RunInfo) -> Skip | None:
+    """Return why a stage does not run here; a condition may be the author's own."""
+    try:
+        unmet = definition.options["when"].unmet(run)
+        if unmet is None or isinstance(unmet, Skip):
+            return unmet
+        error: Exception = TypeError(f"it returned {unmet!r:.80}, which is no Skip and not None")
+    except Exception as caught:  # noqa: BLE001 - whatever the author's own code raises
+        error = caught
+    words = f"has a condition that cannot be decided: {type(error).__name__}: {error}"
+    raise DefinitionError([definition.finding(words)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +69,7 @@ class Plan:
         """Return the plan for some stages: conditions decided, expected times added."""
         families = {stage.family for stage in chosen.values()}
         decided = {
-            name: definition.options["when"].unmet(run)
+            name: _unmet(definition, run)
             for name, definition in pipeline.definitions.items()
             if name in families and "when" in definition.options
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
+from penstock.kinds import NAMES, PATTERNS, Kind, require
 from penstock.place import calling_file, project_root
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import dagger
+
+SOME_PATTERNS = Kind(PATTERNS.words, lambda value: PATTERNS.holds(value) and bool(value))
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Source:
     _: KW_ONLY
     exclude: Sequence[str] = ("**/__pycache__", "**/*.pyc", "**/.*_cache")
     root: Path = field(default_factory=lambda: project_root(calling_file()))
+
+    def __post_init__(self) -> None:
+        """Refuse patterns that could match nothing; to the engine, no pattern means every file."""
+        require(self, include=SOME_PATTERNS, exclude=NAMES)
 
     def directory(self) -> dagger.Directory:
         """Return the files as a Dagger directory (needs an open session)."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from penstock import Command, Coverage, Health, JUnit, Report, Service, Source
 from penstock.model import Outcome, Provider, Result
 from penstock.place import project_root
 
-BOX: Any = object()
+BOX: Any = SimpleNamespace(with_exec=None)  # which is what a container is known by
 
 
 def service(**options: Any) -> Service:  # noqa: ANN401 - of the service
