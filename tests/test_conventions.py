@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -77,7 +78,7 @@ def test_public_names_are_few_and_sorted() -> None:
 def test_public_name_has_an_example_that_holds(name: str) -> None:
     """Its docstring shows how to use it, and what it shows is true."""
     public = getattr(penstock, name)
-    names = {**vars(penstock), "container": object()}
+    names = {**vars(penstock), "container": SimpleNamespace(with_exec=None)}
     (test,) = doctest.DocTestFinder(recurse=False).find(public, name, globs=names)
     assert test.examples
     shown: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from penstock import matrix
@@ -14,7 +15,7 @@ from penstock.model import FAULTS, Provider, Stage
 from penstock.pipeline import BUILT_IN, KINDS, Definition, StageOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from penstock.pipeline import Pipeline
 
@@ -102,6 +103,8 @@ class Check:
         definition = provider if isinstance(provider, Definition) else None
         secrets = definition.secrets.keys() if definition else set()
         own = {*secrets, *definition.axes} if definition else set()
+        wrong = definition.given.get("secrets") if definition and not secrets else None
+        meant = {*wrong} if isinstance(wrong, Mapping) else set()  # which is a finding already
         for name in provider.by_position:
             yield f"takes '{name}' by position only; drop the `/`, stages are called by name"
         function = inspect.unwrap(provider.function)
@@ -109,7 +112,7 @@ class Check:
             yield "yields, and is asked only once; return the value"
         yield from MAYBE_SECONDS.findings("deadline_s", provider.deadline_s)
         for name in provider.takes:
-            if name in self._known or name in own:
+            if name in self._known | own | meant:
                 continue
             if name in self._axes and not definition:
                 yield from self._axis_findings(provider, name)

@@ -12,7 +12,9 @@ import sys
 import traceback
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -45,6 +47,11 @@ def main(pipeline: Pipeline, argv: Sequence[str] | None = None) -> int:
     124 deadline of the run, 129, 130 and 143 interrupted.
     """
     redactor = Redactor()
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started us, `>&-`
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as we live
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _terminable():
             return _carry_out(pipeline, _parser(pipeline).parse_args(argv), redactor)
@@ -174,20 +181,25 @@ def _shown(plan: Plan, options: argparse.Namespace) -> str:
 
 def _print(text: str) -> None:
     """Print for people and pipes: what the terminal cannot show is escaped, `| head` is no error."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         print(text, flush=True)  # noqa: T201 - the command line speaks here
     except OSError as error:
-        # What is still buffered would fail once more when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         if not isinstance(error, BrokenPipeError):
             message = f"cannot print: {error.strerror}"
             raise UsageError(message) from error
 
 
 def _complain(redactor: Redactor, text: str) -> None:
-    print(redactor.mask(text), file=sys.stderr, flush=True)  # noqa: T201 - the command line speaks here
+    try:
+        print(redactor.mask(text), file=sys.stderr, flush=True)  # noqa: T201 - the command line speaks here
+    except OSError:  # nobody can be told; the exit code still says it
+        _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """Let nothing fail again, when Python ends, that is still buffered."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class NothingSelectedError(PenstockError):
@@ -259,7 +271,11 @@ def _positive(text: str) -> int:
 
 
 def _url(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S*", text):
+    try:
+        is_url = "://" in text and text.isprintable() and bool(urlsplit(text).scheme)
+    except ValueError:
+        is_url = False
+    if not is_url:
         message = f"wants an address like `tcp://host:port` or `container://name`, not {text!r}"
         raise argparse.ArgumentTypeError(message)
     return text

@@ -213,7 +213,7 @@ class Outcome:
 
 PERCENT = Kind(
     "write a number of percent, 0 to 100",
-    lambda value: value is None or is_number(value) and 0 <= value <= 100,  # noqa: PLR2004 - percent
+    lambda value: value is None or (is_number(value) and 0 <= value <= 100),  # noqa: PLR2004 - percent
 )
 PERCENTAGES = mapping("write a dict of percent, 0 to 100, by pattern", is_text, PERCENT.holds)
 

@@ -13,7 +13,6 @@ from penstock import matrix
 from penstock.kinds import (
     BOOL,
     COUNT,
-    MAYBE_SECONDS,
     NAME,
     NAMES,
     SECONDS,
@@ -91,7 +90,7 @@ KINDS = {
     ),
     "matrix": mapping("write a dict of lists"),
     "secrets": mapping(
-        "write a dict of `Secret.env(...)` or another kind of `Secret`",
+        "write a dict of `Secret.env(...)` and the like",
         holds=lambda value: isinstance(value, Secret) and NAME.holds(value.source),
     ),
 }
@@ -299,7 +298,9 @@ class Pipeline:
                 self.findings.append(
                     f"{place_of(function)}: '{what}' is no named function; write `def name(...)`"
                 )
-            return function if callable(function) else define  # `stage("x")` is called once more
+            given_back: object = function
+            # `stage("x")` is no function, and is called with one next.
+            return cast("F", given_back if callable(given_back) else define)
 
         return define if function is None else define(function)
 

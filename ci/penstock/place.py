@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,5 +51,6 @@ def _is_authors(file: str) -> bool:
 @functools.cache
 def _shown(file: str) -> str:
     """Return a file's name relative to the current folder if it lies below it."""
-    path = Path(file)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    with suppress(OSError, ValueError):  # the current folder is gone, or another one
+        return str(Path(file).relative_to(Path.cwd()))
+    return file

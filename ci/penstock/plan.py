@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def _unmet(definition: Definition, run: RunInfo) -> Skip | None:
     """Return why a stage does not run here; a condition may be the author's own."""
     try:
-        unmet = definition.options["when"].unmet(run)
+        unmet: object = definition.options["when"].unmet(run)
         if unmet is None or isinstance(unmet, Skip):
             return unmet
         error: Exception = TypeError(f"it returned {unmet!r:.80}, which is no Skip and not None")

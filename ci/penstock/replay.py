@@ -36,7 +36,7 @@ def read(path: Path) -> Iterator[Event]:
     for number, line in enumerate(lines, start=1):
         try:
             yield from_dict(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 message = f"{path}:{number}: {error}"
                 raise ValueError(message) from error

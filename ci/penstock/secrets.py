@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from penstock.pipeline import Definition
 
+MOST_BYTES = 1_000_000  # of a secret; what is longer is none
+
 
 @dataclass(frozen=True)
 class Secret:
@@ -59,7 +61,7 @@ class Secret:
                 value = os.environ.get(self.source, "")
                 problem = f"set the environment variable {self.source}"
             case "file":
-                value, problem = _from_file(Path(self.source).expanduser())
+                value, problem = _from_file(Path(self.source))
             case _:
                 value, problem = _from_command(self.source)
         value = value.removesuffix("\n").removesuffix("\r")
@@ -92,8 +94,12 @@ def read_all(definitions: Iterable[Definition]) -> dict[tuple[str, str], str]:
 
 def _from_file(path: Path) -> tuple[str, str]:
     try:
-        return path.read_text(encoding="utf-8"), f"the file {path} is empty"
-    except (OSError, UnicodeDecodeError) as error:
+        with path.expanduser().open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            return "", f"the file {path} is longer than {MOST_BYTES} bytes"
+        return content.decode(), f"the file {path} is empty"
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: of `~nobody`
         return "", f"the file {path} cannot be read ({type(error).__name__})"
 
 

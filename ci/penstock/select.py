@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Matches = Callable[[str], bool]
 
 MOST_LISTED = 20
+MOST_WORDS = 200  # of an expression; each may nest the rest once more
 _NAME = re.compile(r"([^\[\]]*)(?:\[([^\[\]]*)\])?")
 _TOKEN = re.compile(r"[()]|(?:\[[^\]]*\]|[^\s()])+")
 
@@ -152,6 +153,8 @@ class _Reader:
 
     def read(self) -> Matches:
         """Return what the whole expression means."""
+        if len(self._left) > MOST_WORDS:
+            self._fail(f"it has more than {MOST_WORDS} words and parentheses")
         matches = self._either()
         if self._left:
             self._fail(f"'{self._left[0]}' stands where nothing can")

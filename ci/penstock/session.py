@@ -180,7 +180,7 @@ async def open_session(
 
 def _bound_s(engine: str) -> float:
     """Return how long an engine may take to answer: a local one is there or not."""
-    scheme = urlsplit(engine).scheme
+    scheme = engine.partition("://")[0]
     if not engine or "image" in scheme:
         return FOUND_S
     return LOCAL_S if scheme in LOCAL else NAMED_S
@@ -188,8 +188,8 @@ def _bound_s(engine: str) -> float:
 
 def _knock(engine: str) -> None:
     """Ask the system, which knows at once, whether anybody listens; the CLI would try for long."""
-    parts = urlsplit(engine)
     try:
+        parts = urlsplit(engine)
         if parts.scheme == "tcp" and parts.port:
             socket.create_connection((parts.hostname, parts.port), KNOCK_S).close()
         elif parts.scheme == "unix":

@@ -81,7 +81,7 @@ class State:
     @cached_property
     def inputs(self) -> dict[str, dict[str, str]]:
         """What each stage was made from when it last passed; in a file of its own, for its size."""
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError, RecursionError):
             stored = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
             return {name: dict(found) for name, found in stored.items()}
         return {}
@@ -90,7 +90,7 @@ class State:
     def load(cls, root: Path) -> State:
         """Read the project's memory; whatever cannot be read counts as forgotten."""
         folder = root / FOLDER
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             stored = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             if stored.pop("schema") == SCHEMA:
                 told = {**stored, "failed": stored.get("failed") or []}

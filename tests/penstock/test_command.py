@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +28,8 @@ async def test_report_never_takes_the_place_of_what_the_run_writes(
     nothing: Any = None  # of the engine is asked
     run = RunInfo(id="0f", root=tmp_path, commit="", branch="")
     commands = Commands(run, nothing, State(tmp_path), Redactor(), nothing)
-    command = Command(nothing, "make", reports=[Report(path)])
+    box: Any = SimpleNamespace(with_exec=None)
+    command = Command(box, "make", reports=[Report(path)])
     outcome = await commands.execute(command, Try(Stage(name="a"), 1, 1.0))
     assert outcome.result is Result.FAILURE
     assert outcome.reason == (

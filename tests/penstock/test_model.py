@@ -64,16 +64,20 @@ def test_function_instead_of_its_result_is_refused() -> None:
     def postgres() -> None: ...
 
     function: Any = postgres
-    with pytest.raises(TypeError, match="was given the function 'postgres'; take it as a param"):
+    with pytest.raises(
+        TypeError, match=r"has \[the function 'postgres'\] as `services`; .* taken as param"
+    ):
         Command(BOX, "true", services=[function])
-    with pytest.raises(TypeError, match="was given the function 'postgres'"):
+    with pytest.raises(TypeError, match="has the function 'postgres' as `container`; take"):
         Command(function, "true")
 
 
 @pytest.mark.parametrize("options", [{"services": ["postgres"]}, {"reports": ["junit.xml"]}])
 def test_other_values_are_no_services_and_no_reports(options: dict[str, Any]) -> None:
     """A name is not enough."""
-    with pytest.raises(TypeError, match=r"'(postgres|junit.xml)' is no service and no report"):
+    with pytest.raises(
+        TypeError, match=r"has \['(postgres|junit.xml)'\] as `(services|reports)`; write a list of"
+    ):
         Command(BOX, "true", **options)
 
 

@@ -70,7 +70,7 @@ def explain(record: Path, names: Sequence[str]) -> str:
         return "\n".join(
             [head, *(line for name in names for line in _reasons(name, ran.get(name)))]
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         message = f"no run to explain: {record} cannot be read; run the pipeline first"
         raise UsageError(message) from error
 

@@ -336,7 +336,7 @@ def clear(folder: Path) -> None:
         last = json.loads((folder / RUN).read_text(encoding="utf-8"))
         named = [entry["path"] for stage in last["stages"] for entry in stage.get("artifacts", ())]
         kept = [path for name in named if (path := folder / name).is_file()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         kept = []
     halves = [half for name in OWN_FILES for half in folder.glob(f".{name}.*")]  # of a killed run
     for path in [*kept, *(folder / name for name in OWN_FILES), *halves]:

@@ -89,7 +89,7 @@ class Terminal(Console):
             soft_wrap=True,
             emoji=False,
             legacy_windows=False,
-            _environ=environ,
+            _environ={n: v for n, v in environ.items() if n != "COLUMNS" or v.strip("0")},
         )
 
     def printable(self, text: str) -> str:
