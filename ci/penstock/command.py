@@ -45,6 +45,7 @@ BEGIN = (
 )
 WRAPPER = BEGIN + 'exec timeout -s INT -k 5 "$deadline" "$@"'
 TIMED_OUT_CODES = (124, 130, 137)
+MOST_NAME_BYTES = 200  # of a stage in the name of its log; file systems take 255 in all
 TAIL_LINES, MOST_TAIL = 40, 32_000
 
 
@@ -296,8 +297,12 @@ async def _ran_in(done: dagger.Container) -> str:
 
 
 def file_name(stage: str) -> str:
-    """Return a stage's name as it can stand in a path."""
-    return re.sub(r"[^\w.,=\[\]+-]", "-", stage)
+    """Return a stage's name as it can stand in a path; a long one is cut, and told from others."""
+    plain = re.sub(r"[^\w.,=\[\]+-]", "-", stage)
+    if len(plain.encode()) <= MOST_NAME_BYTES:
+        return plain
+    digest = hashlib.sha256(stage.encode()).hexdigest()[:16]
+    return f"{plain[: MOST_NAME_BYTES // 8]}-{digest}"  # a character has up to 4 bytes
 
 
 def printed(argv: Sequence[str], output: str) -> str:

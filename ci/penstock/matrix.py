@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, EnumType
@@ -99,6 +100,8 @@ def _axis_findings(axis: str, given: object) -> Iterator[str]:
         yield f"has no value on the matrix axis '{axis}'; give one or drop the axis"
     if double := next((w for w in words if words.count(w) > 1), None):
         yield f"has '{double}' twice on the matrix axis '{axis}'; drop one"
+    elif len({re.sub(r"[^\w.=+-]", "-", w) for w in words}) < len(words):
+        yield f"has values on the matrix axis '{axis}' that are one in the names of files; use plain words"
     if any(not w or not w.isprintable() or set(w) & set(",[]") for w in words):
         yield f"has a value on the matrix axis '{axis}' that no name can hold; use plain words"
     if odd := [type(value).__name__ for value in given if not _is_plain(value)]:

@@ -52,6 +52,10 @@ def findings(pipeline: Pipeline) -> list[str]:
         ({"needs": [5]}, "needs '5', which is no stage of this pipeline"),
         ({"exclude": ["x"]}, "has ['x'] as `exclude`; write a list of dicts"),
         ({"matrix": {c: range(100) for c in "abcd"}}, "has a matrix of 100000000 cells"),
+        (
+            {"matrix": {"a": ["x/y", "x-y"]}},
+            "has values on the matrix axis 'a' that are one in the",
+        ),
         ({"secrets": {"t": "hunter2"}}, "has {'t': 'str'} as `secrets`; write a dict of `Secret."),
         ({"secrets": {"t": Secret.env("")}}, "has {'t': 'Secret'} as `secrets`"),
     ],

@@ -52,3 +52,13 @@ def test_command_stands_above_its_output() -> None:
 def test_name_of_a_stage_can_be_a_file() -> None:
     """Cells stay readable, and nothing leads elsewhere."""
     assert file_name("test[python=3.12,os=a/b]") == "test[python=3.12,os=a-b]"
+
+
+def test_log_of_a_stage_by_any_name_can_be_written(tmp_path: Path) -> None:
+    """A name that is too long for a file is cut, and is still told from its neighbours."""
+    names = ["test[db=" + 3000 * "ü" + end for end in "ab"]
+    files = [tmp_path / f"{file_name(name)}.attempt-10.txt" for name in names]
+    for file in files:
+        file.touch()
+    assert len(set(files)) == 2
+    assert file_name("test[db=15]") == "test[db=15]"
