@@ -14,11 +14,11 @@ import anyio
 from anyio.to_thread import run_sync
 
 from penstock.causes import FULL
-from penstock.events import Event, Warned
-from penstock.export import export, forget
+from penstock.events import ActivityChanged, Event, Warned
+from penstock.export import Measured, export, forget, measure
 from penstock.filter import RUN_FILTERED, SCRIPT
 from penstock.folder import write_whole
-from penstock.model import Artifact, Command, Outcome, Result, Stage
+from penstock.model import Artifact, Command, Outcome, Report, Result, Stage
 from penstock.reports.problems import problems
 from penstock.reports.reading import Reading, read
 from penstock.reports.record import LOG_FOLDER, RESERVED
@@ -36,17 +36,22 @@ if TYPE_CHECKING:
     from penstock.redact import Redactor
 
 MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
-# The marker tells an executed command from one that the engine had already: the run's id is
-# volatile, so another run's id in it means cached. So is the deadline, which may change freely: in
-# a variable that only this stage has, as the engine takes volatile ones of one name to be equal,
-# whatever their values, and would give it the deadline of a stage beside it.
-BEGIN = (
-    f'printf %s "$PENSTOCK_RUN" > {MARKER}; eval "deadline=\\$$1"; unset PENSTOCK_RUN "$1"; shift; '
+# Tells an executed command from one that the engine had already: the run's id is volatile, so
+# another run's id in it means cached. So is the deadline, which may change freely: in a variable
+# that only this stage has, as the engine takes volatile ones of one name to be equal, whatever their
+# values, and would give it the deadline of a stage beside it. And it tells how the command ended, as
+# the engine takes an exit code that tells of a signal (128 to 191) for a broken container, whose
+# files and words are lost then.
+LIMITED = 'exec timeout -s INT -k 5 "$deadline" "$@"'
+WRAPPER = (
+    r'run=$PENSTOCK_RUN; eval "deadline=\$$1"; unset PENSTOCK_RUN "$1"; shift; '
+    "exec 7>&2 2>/dev/null; (exec 2>&7 7>&-; COMMAND); code=$?; "
+    f'{{ printf "%s %s\n" "$run" "$code"; MEASURE; }} >{MARKER}; '
+    '[ "$code" -lt 128 ] || [ "$code" -gt 191 ] || code=1; exit "$code"'
 )
-WRAPPER = BEGIN + 'exec timeout -s INT -k 5 "$deadline" "$@"'
 TIMED_OUT_CODES = (124, 130, 137)
 MOST_NAME_BYTES = 200  # of a stage in the name of its log; file systems take 255 in all
-TAIL_LINES, MOST_TAIL = 40, 32_000
+TAIL_LINES, MOST_TAIL, MOST_LINE = 50, 32_000, 4_000
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,32 @@ class Try:
         if self.deadline_s < self.stage.deadline_s:
             return "was not done when the run's deadline passed"
         return f"ran longer than its deadline of {self.stage.deadline_s:g} s"
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the engine, and the marker, tell of a command that is over.
+
+    Args:
+        code: Its exit code.
+        run: The id of the run that executed it; empty when the marker is missing.
+        measured: Of its reports.
+    """
+
+    code: int
+    run: str
+    measured: Measured
+
+    @classmethod
+    def read(cls, code: int, marker: str, reports: Sequence[Report]) -> _Told:
+        """Read a marker, which knows the code better than the engine."""
+        ending, _, measured = marker.partition("\n")
+        run, _, told = ending.partition(" ")
+        return cls(
+            int(told) if re.fullmatch(r"\d{1,3}", told) else code,
+            run,
+            Measured.read(measured, reports),
+        )
 
 
 @dataclass
@@ -147,12 +178,13 @@ class Commands:
         variables = {**command.env, **({"PENSTOCK_AGAIN": again} if again else {})}
         for name, value in variables.items():
             container = container.with_env_variable(name, value)
-        wrapper = WRAPPER
         if this.mask:
             secret = dagger.dag.set_secret(f"penstock-mask.{this.stage.family}", this.mask)
             # For whatever user the image has; the command was given these secrets itself.
             container = container.with_mounted_secret(SCRIPT, secret, mode=0o444)
-            wrapper = BEGIN + RUN_FILTERED
+        paths = [path for report in command.reports for path in report.paths]
+        wrapper = WRAPPER.replace("COMMAND", RUN_FILTERED if this.mask else LIMITED)
+        wrapper = wrapper.replace("MEASURE", measure(paths))
         return (
             container.with_volatile_variable("PENSTOCK_RUN", self.run.id)
             .with_volatile_variable(this.variable, f"{this.deadline_s:.3f}")
@@ -169,7 +201,8 @@ class Commands:
         done = self._made(command, this, again=again)
         forget(command.reports, into)
         began = time.monotonic()
-        code, cached = await self._evaluate(done, command, start=start)
+        told = await self._evaluate(done, command, this.stage.name, start=start)
+        code, cached = told.code, told.run != self.run.id
         took = time.monotonic() - began
         # Nothing that was made for this run alone is cached, even if its marker cannot be read.
         cached = cached and not again.startswith(self.run.id)
@@ -180,7 +213,7 @@ class Commands:
             await self._write_something()
         remarks: list[str] = []
         if command.reports:
-            kept, remarks = await self._kept(done, command, into)
+            kept, remarks = await self._kept(done, command, into, told.measured)
             files += kept
         reading = read(command.reports, into, self.run.root)
         result = Result.SUCCESS if code == 0 and not reading.gates else Result.FAILURE
@@ -202,7 +235,7 @@ class Commands:
         return outcome, reading
 
     async def _kept(
-        self, done: dagger.Container, command: Command, into: Path
+        self, done: dagger.Container, command: Command, into: Path, measured: Measured
     ) -> tuple[list[Path], list[str]]:
         """Export the reports; where that is impossible here, the result stands without them.
 
@@ -213,6 +246,7 @@ class Commands:
                 done.directory("."),
                 command.reports,
                 into,
+                measured=measured,
                 folder=self.run.reports,
                 redactor=self.redactor,
             )
@@ -222,23 +256,26 @@ class Commands:
             return [], [words]
 
     async def _evaluate(
-        self, done: dagger.Container, command: Command, *, start: bool
-    ) -> tuple[int, bool]:
-        """Return the exit code and whether it came from the cache.
+        self, done: dagger.Container, command: Command, stage: str, *, start: bool
+    ) -> _Told:
+        """Return how a command ended, and in which run that was.
 
         A definition that passed here before needs no services: the engine answers from its cache.
         Should it have forgotten, it starts them by itself, and they are swept up afterwards.
         """
-        if start:
+        if start and command.services:
+            names = ", ".join(service.name for service in command.services)
+            self.emit(ActivityChanged(stage=stage, what=f"waits for {names}"))
             await self.pool.start(command.services)
-        cached = False
+            self.emit(ActivityChanged(stage=stage))
+        run = self.run.id
         try:
-            code = await done.exit_code()
-            cached = await _ran_in(done) != self.run.id
+            told = _Told.read(await done.exit_code(), await _marker(done), command.reports)
+            run = told.run
         finally:
-            if not start and not cached:
+            if not start and run == self.run.id:
                 await self.pool.sweep(command.services)
-        return code, cached
+        return told
 
     async def _said(
         self, done: dagger.Container, this: Try, *, has_failed: bool
@@ -286,8 +323,8 @@ def _described(files: Sequence[Path], folder: Path) -> tuple[Artifact, ...]:
     return tuple(artifacts)
 
 
-async def _ran_in(done: dagger.Container) -> str:
-    """Return the id of the run that executed a command; empty when it never began."""
+async def _marker(done: dagger.Container) -> str:
+    """Return what a command left beside its result; empty when it never began."""
     import dagger
 
     try:
@@ -306,8 +343,13 @@ def file_name(stage: str) -> str:
 
 
 def printed(argv: Sequence[str], output: str) -> str:
-    """Return a command and the last lines that it printed."""
-    return f"$ {shlex.join(argv)}\n{tail(output)}"
+    """Return a command, without what we put around it, and the last lines that it printed."""
+    if argv[1:2] == ["-c"] and MARKER in argv[2]:
+        argv = argv[5:]
+    line = shlex.join(argv)
+    if len(line) > MOST_LINE:
+        line = f"{line[:MOST_LINE]} ..."
+    return f"$ {line}\n{tail(output)}"
 
 
 def tail(text: str, lines: int = TAIL_LINES) -> str:

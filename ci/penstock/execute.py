@@ -28,7 +28,7 @@ from penstock.recipes.registry import Registry
 from penstock.services import death
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     import dagger
 
@@ -98,7 +98,7 @@ class Executor:
         except dagger.ExecError as error:
             return _failed_exec(error)
         except dagger.DaggerError as error:
-            return self._broken(stage, str(error) or type(error).__name__)
+            return await self._broken(stage, str(error) or type(error).__name__)
         except OSError as error:
             where = error.filename or self.run.reports
             return _error(f"cannot write {where}: {error.strerror or error}; see to that", None)
@@ -123,15 +123,16 @@ class Executor:
                 if not users:
                     self.pool.release(key)
 
-    def _broken(self, stage: Stage, text: str) -> Outcome:
+    async def _broken(self, stage: Stage, text: str) -> Outcome:
         """Return what becomes of a stage with whose commands the engine cannot go on."""
         if not (found := death(text)):
             why = cause(text)
             return _error(why.words, why.fault)
         name, how = found
-        error = ServiceError(service_key(name, suffix(stage.cell)), how)
-        self.live.emit(ServiceFailed(service=error.name, what="service", reason=how))
-        return _error(str(error), error.fault)
+        key = service_key(name, _own(stage.cell))
+        error = ServiceError(key, how, await self.live.last_lines(key))
+        self.live.emit(ServiceFailed(service=key, what="service", reason=how))
+        return _error(str(error), error.fault, error.output)
 
     async def _run(self, needed: Mapping[str, Outcome], this: Try) -> Outcome:
         import dagger
@@ -225,8 +226,25 @@ class Executor:
             )
             for name in map(str, returned)
         }
-        self._spawned |= zip(children, returned.values(), strict=True)
+        for child, value in zip(children.values(), returned.values(), strict=True):
+            self._spawned[child.name] = self._with_own_services(child, value)
         return tuple(children.values())
+
+    def _with_own_services(self, child: Stage, value: Any) -> Any:  # noqa: ANN401 - any value
+        """Return what a stage was found to do, with servers that no other stage uses."""
+
+        def own(services: Sequence[Service]) -> list[Service]:
+            made = [
+                replace(service, cell=_own(child.cell), services=own(service.services))
+                for service in services
+            ]
+            for service in made:
+                self._users[service.key].add(child.name)
+            return made
+
+        if isinstance(value, Command):
+            return replace(value, services=own(value.services))
+        return value
 
     def _results(self, stage: Stage, needed: Mapping[str, Outcome]) -> dict[str, Any]:
         """Return what the needed stages handed on, by the names of their functions.
@@ -300,6 +318,12 @@ async def _call(function: Function, arguments: Mapping[str, Any]) -> Any:  # noq
         if is_ours and anyio.current_effective_deadline() == -math.inf:
             raise
         raise _RaisedError(error) from error
+
+
+def _own(cell: Mapping[str, Any]) -> str:
+    """Return what tells the services of a stage from those of others: `[db=15][found]`."""
+    axes = {axis: value for axis, value in cell.items() if axis}
+    return suffix(axes) + (f"[{cell['']}]" if "" in cell else "")
 
 
 def _error(reason: str, fault: Fault | None, output: str = "") -> Outcome:

@@ -34,8 +34,8 @@ RUN_FILTERED = (
     'exec $limit "$@" >/dev/null 2>&1; fi; '
     f"mask() {{ LC_ALL=C exec $sed -f {SCRIPT}; }}; "
     'mask <"$pipe.1" & one=$!; mask <"$pipe.2" >&2 & two=$!; '
-    'exec 8>"$pipe.1" 9>"$pipe.2"; rm "$pipe.1" "$pipe.2"; '
-    '$limit "$@" >&8 2>&9 8>&- 9>&-; code=$?; exec 8>&- 9>&- 2>/dev/null; '
+    'exec 8>"$pipe.1" 9>"$pipe.2" 2>/dev/null; rm "$pipe.1" "$pipe.2"; '
+    '(exec >&8 2>&9 8>&- 9>&- $limit "$@"); code=$?; exec 8>&- 9>&-; '
     f"{{ sleep {DRAIN_S}; kill $one $two; }} >/dev/null 2>&1 & wait $one $two; exit $code"
 )
 

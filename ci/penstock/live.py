@@ -13,8 +13,10 @@ import json
 import logging
 import os
 import re
+from collections import defaultdict, deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -33,6 +35,8 @@ LONGEST_LINE = 32_000  # characters; what a line has beyond is in the log only
 LONG = re.compile(rf"(.{{{LONGEST_LINE}}}).+")
 LONGEST_BATCH = 8_000_000  # bytes; the engine's batches grow as they wait to be read
 MOST_WAITING = 2_000  # records whose span has not been told of yet
+LAST_LINES = 50  # of a service, for when it dies
+LATE_S = 0.6  # the engine tells of a line up to 0.4 s after it was printed
 ONGOING = 1 << 63  # the engine's end time of a span that has not ended is beyond it
 # Spans of the engine's own work that takes long and prints nothing.
 NOISE = re.compile(r"docker\.io/(library/)?|@sha256:[0-9a-f]+")
@@ -46,9 +50,15 @@ class _Printer:
     masker: Masker
     _begun: str = ""
     _is_cut: bool = False
+    _ends_line: bool = False
+
+    def release(self) -> str:
+        """Return what a silent program printed and the mask still holds, if it is whole lines."""
+        return self.feed("", is_last=True) if self._ends_line else ""
 
     def feed(self, text: str, *, is_last: bool) -> str:
         """Return the lines that are complete now."""
+        self._ends_line = text.endswith("\n")
         text = self.masker.feed(text) + (self.masker.flush() if is_last else "")
         if self._is_cut:  # the rest of a line whose beginning was told
             _, end, text = text.partition("\n")
@@ -80,6 +90,9 @@ class Live:
     _waiting: list[dict[str, Any]] = field(default_factory=list, init=False)
     _printers: dict[tuple[str, int], _Printer] = field(default_factory=dict, init=False)
     _active: dict[str, str] = field(default_factory=dict, init=False)
+    _last: defaultdict[str, deque[str]] = field(
+        default_factory=partial(defaultdict, partial(deque, maxlen=LAST_LINES)), init=False
+    )
 
     @contextmanager
     def under(self, *, stage: str = "", service: str = "") -> Iterator[None]:
@@ -96,6 +109,18 @@ class Live:
             yield
         finally:
             context.detach(token)
+
+    async def last_lines(self, service: str) -> str:
+        """Return what a service that has just died printed last, masked."""
+        await anyio.sleep(LATE_S)
+        for (number, _), printer in self._printers.items():
+            if self._source(number) == ("", service):
+                self._tell("", service, printer.release())
+        return "\n".join(self._last[service])
+
+    def forget_lines(self, service: str) -> None:
+        """Begin anew: another server is started, or what was printed so far prepared it."""
+        self._last.pop(service, None)
 
     async def follow(self) -> None:
         """Listen as long as the session lives; without this the run is only less talkative."""
@@ -149,8 +174,12 @@ class Live:
             text = printer.feed(text, is_last=bool(facts.get("stdio.eof")))
             told[source] = told.get(source, "") + text
         for (stage, service), text in told.items():
-            if text:
-                self.emit(OutputWritten(stage=stage, service=service, text=text))
+            self._tell(stage, service, text)
+
+    def _tell(self, stage: str, service: str, text: str) -> None:
+        if text:
+            self._last[service].extend(text.splitlines() if service else ())
+            self.emit(OutputWritten(stage=stage, service=service, text=text))
 
     def _source(self, number: str) -> tuple[str, str] | None:
         """Return whose span it is: the nearest one of ours above it."""

@@ -41,6 +41,7 @@ Function = Callable[..., Any]
 # Classes of faults that are not the author's: the only ones that are tried again unasked.
 Fault = Literal["engine", "registry", "service"]
 FAULTS: tuple[Fault, ...] = ("engine", "registry", "service")
+MOST_ARGUMENT = 131_071  # bytes that Linux takes as one argument or variable
 UNRECORDED = {"recorded": False}
 
 
@@ -224,6 +225,8 @@ class Report:
 
     Args:
         path: Relative to the container's working directory, and again to the reports folder.
+        most_bytes: Most that each of its paths may have, in bytes, on disk too; what is larger is
+            left out, by name.
 
     Example:
         >>> Report("dist/report.html").paths
@@ -234,6 +237,7 @@ class Report:
     """
 
     path: str
+    most_bytes: int = field(default=1 << 30, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a path that would reach something else on the host."""
@@ -325,7 +329,8 @@ class Command:
 
         Raises:
             TypeError: When something else was given than a container, services or reports.
-            ValueError: When there is nothing to run, or a quote is not closed.
+            ValueError: When there is nothing to run, a quote is not closed, or no program could be
+                given such an argument or variable.
         """
         require(
             self,
@@ -345,6 +350,12 @@ class Command:
         if is_empty:
             message = "the command is empty; give it a line to run"
             raise ValueError(message)
+        words = [(f"the argument '{word[:20]}...'", word) for word in self.argv]
+        words += [(f"the variable '{n}'", f"{n}={value}") for n, value in self.env.items()]
+        for which, word in words:
+            if len(word.encode(errors="surrogateescape")) > MOST_ARGUMENT:
+                message = f"{which} is longer than {MOST_ARGUMENT:,} bytes; hand it over as a file"
+                raise ValueError(message)
         paths = [PurePosixPath(path) for report in self.reports for path in report.paths]
         for inner, outer in permutations(paths, 2):
             if inner.is_relative_to(outer):

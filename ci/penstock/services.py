@@ -7,6 +7,7 @@ start happens in a task of the pool's own, and every task ends in a shielded sto
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections import defaultdict
 from contextlib import nullcontext, suppress
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from penstock.model import Service
 
 STOP_S = 5.0
+# What has never become healthy the engine does not stop before its start is over: for a port that
+# nobody opens, or a check that hangs, not before the session is. So it is not waited for.
+UNSTARTED_STOP_S = 1.0
+# The engine tells what the last check printed if it is the one to give up: it is given the time
+# by which it starts to count later than we do.
+LAST_CHECK_S = 3.0
 FIRST_POLL = "100ms"
 _DEATH = re.compile(
     r"bound service \S+ \(aliased as (?P<name>[^)]+)\) exited(?:: exit code: (?P<code>\d+))?"
@@ -118,7 +125,7 @@ class ServicePool:
         """Stop what the engine may have started by itself for a command that was cut short."""
         for service in services:
             if service.key not in self._servers:
-                await _stop(as_dagger(service, self.live))
+                await _stop(as_dagger(service, self.live), STOP_S)
             await self.sweep(service.services)
 
     async def _serve(self, service: Service, server: _Server) -> None:
@@ -136,7 +143,7 @@ class ServicePool:
             if server.error is None and not server.settled.is_set():
                 server.error = ServiceError(service.key, "was stopped before it was ready")
             server.settled.set()
-            await _stop(running)
+            await _stop(running, STOP_S if server.error is None else UNSTARTED_STOP_S)
             self._servers.pop(service.key, None)
             server.stopped.set()
             self._emit(ServiceStopped(service=service.key))
@@ -158,16 +165,26 @@ class ServicePool:
         import dagger
 
         began = time.monotonic()
+        check = shlex.join(service.health.command)
+        late = f"never became healthy within {service.patience_s:g} s"
+        self.live.forget_lines(service.key)
         try:
-            # By our own clock: the engine's own bound lets a hanging probe hang for ever.
-            with anyio.fail_after(service.patience_s):
+            # By our own clock: the engine lets a port closed, or a check hang, for ever.
+            with anyio.fail_after(service.patience_s + (LAST_CHECK_S if check else 0.0)):
                 await running.start()
         except TimeoutError as error:
-            words = f"never became healthy within {service.patience_s:g} s"
-            raise self._failed(service, words) from error
+            output = await self.live.last_lines(service.key)
+            why = "its last check did not end" if check else f"port {service.port} stayed closed"
+            raise self._failed(service, f"{late} ({why})", output) from error
         except dagger.ExecError as error:
             output = f"{error.stdout}\n{error.stderr}".strip()
-            raise self._failed(service, _why_unhealthy(error), output) from error
+            if "health" not in str(error):
+                words = f"exited with exit code {error.exit_code} before it was healthy"
+                raise self._failed(service, words, output) from error
+            said = await self.live.last_lines(service.key)
+            words = f"{late} (its check ended with exit code {error.exit_code})"
+            output = f"{said}\n$ {check}\n{output}".strip()
+            raise self._failed(service, words, output) from error
         except dagger.QueryError as error:
             words = f"could not be started: {cause(str(error)).words}"
             raise self._failed(service, words) from error
@@ -195,7 +212,7 @@ def as_dagger(service: Service, live: Live | None = None) -> dagger.Service:
             timeout=f"{health.timeout_s:g}s",
             start_period=f"{service.patience_s:g}s",
             start_interval=FIRST_POLL,
-            retries=health.retries,
+            retries=1,
         )
     if service.cell:  # constant, so that the cache holds; equal services would be one
         container = container.with_label("penstock.cell", service.cell)
@@ -225,11 +242,11 @@ def bind(
     return container
 
 
-async def _stop(running: dagger.Service) -> None:
+async def _stop(running: dagger.Service, within_s: float) -> None:
     """Kill a service, whatever is cancelled meanwhile; one that never ran is no error."""
     import dagger
 
-    with anyio.move_on_after(STOP_S, shield=True), suppress(dagger.DaggerError, EngineError):
+    with anyio.move_on_after(within_s, shield=True), suppress(dagger.DaggerError, EngineError):
         await running.stop(kill=True)
 
 
@@ -244,9 +261,3 @@ def death(text: str) -> tuple[str, str] | None:
         return None
     how = f" with exit code {found['code']}" if found["code"] else ""
     return found["name"], f"exited{how} while it was in use"
-
-
-def _why_unhealthy(error: dagger.ExecError) -> str:
-    if "health" in str(error):
-        return f"never became healthy (its check ended with exit code {error.exit_code})"
-    return f"exited with exit code {error.exit_code} before it was healthy"

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock import Command, Report
-from penstock.command import MOST_TAIL, TAIL_LINES, Commands, Try, file_name, printed, tail
+from penstock.command import (
+    MOST_LINE,
+    MOST_TAIL,
+    TAIL_LINES,
+    Commands,
+    Try,
+    file_name,
+    printed,
+    tail,
+)
 from penstock.config import RunInfo
 from penstock.model import Result, Stage
 from penstock.redact import Redactor
@@ -62,3 +71,22 @@ def test_log_of_a_stage_by_any_name_can_be_written(tmp_path: Path) -> None:
         file.touch()
     assert len(set(files)) == 2
     assert file_name("test[db=15]") == "test[db=15]"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"line": ["echo", "x" * 2_000_000]}, "'xxxxxxxxxxxxxxxxxxxx...' is longer than 131,071"),
+        ({"line": "true", "env": {"BIG": "x" * 2_000_000}}, "'BIG' is longer than 131,071"),
+    ],
+)
+def test_argument_that_no_program_takes_is_refused(given: dict[str, Any], words: str) -> None:
+    """In the author's own line, before the engine is asked."""
+    box: Any = SimpleNamespace(with_exec=None)
+    with pytest.raises(ValueError, match=words):
+        Command(box, **given)
+
+
+def test_long_command_is_not_repeated_whole() -> None:
+    """What is shown above the output is its beginning."""
+    assert len(printed(["echo", "x" * 100_000], "done")) < MOST_LINE + 20

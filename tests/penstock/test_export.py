@@ -6,9 +6,10 @@ from typing import Any, Self
 import pytest
 
 from penstock import Coverage, JUnit, Report
-from penstock.export import export, forget, remove
+from penstock.export import Measured, export, forget, remove
 from penstock.redact import Redactor
 
+REPORTS = [Report("out")]
 NAMES = ("x", "x.masked", "n" * 255)
 
 
@@ -29,7 +30,9 @@ async def test_files_of_any_name_are_kept_without_secrets(tmp_path: Path) -> Non
     directory: Any = Exported()
     redactor = Redactor()
     redactor.add("hunter2-hunter2")
-    await export(directory, [Report("out")], tmp_path, folder=tmp_path, redactor=redactor)
+    await export(
+        directory, REPORTS, tmp_path, folder=tmp_path, redactor=redactor, measured=Measured()
+    )
     kept = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     assert kept == {name: f"{name}: ***" for name in NAMES}
 
@@ -47,7 +50,7 @@ async def test_file_with_a_secret_in_its_name_is_left_out(tmp_path: Path) -> Non
     redactor = Redactor()
     redactor.add("hunter2-hunter2")
     kept, remarks = await export(
-        directory, [Report("out")], tmp_path, folder=tmp_path, redactor=redactor
+        directory, REPORTS, tmp_path, folder=tmp_path, redactor=redactor, measured=Measured()
     )
     assert [path.name for path in kept] == ["a"]
     words = "a secret is in its name"
@@ -82,3 +85,42 @@ def test_remove_takes_files_folders_and_nothing(tmp_path: Path) -> None:
     assert folder.exists()
     remove(folder)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "12 \n", "99999999999999999999999 1 ", "\n\n/etc/passwd"]
+)
+def test_measure_that_was_written_over_is_no_error(text: str) -> None:
+    """A child that a command left may have done so; sizes are unknown then."""
+    assert Measured.read(text, REPORTS).sizes == {}
+
+
+@pytest.mark.fault(46)
+async def test_names_of_sockets_reach_nothing_else(tmp_path: Path) -> None:
+    """They come from the container, where a name can be anything."""
+    (tmp_path / "other").touch()
+    directory: Any = Exported()
+    told = Measured(sockets={"../other", str(tmp_path / "other"), "out/x"})
+    kept, remarks = await export(
+        directory, REPORTS, tmp_path, folder=tmp_path, redactor=Redactor(), measured=told
+    )
+    assert (tmp_path / "other").exists()
+    assert sorted(path.name for path in kept) == ["n" * 255, "x.masked"]
+    assert remarks == ["left out out/x: no regular file"]
+
+
+async def test_what_cannot_be_read_is_made_readable(tmp_path: Path) -> None:
+    """Modes of the container are not ours."""
+
+    class Locked(Exported):
+        async def export(self, path: str) -> None:
+            await super().export(path)
+            for name, mode in (("out/x", 0), ("out", 0o300)):
+                (Path(path) / name).chmod(mode)
+
+    directory: Any = Locked()
+    await export(
+        directory, REPORTS, tmp_path, folder=tmp_path, redactor=Redactor(), measured=Measured()
+    )
+    assert all(path.stat().st_mode & 0o400 for path in (tmp_path / "out").rglob("*"))
+    assert (tmp_path / "out").stat().st_mode & 0o500 == 0o500
