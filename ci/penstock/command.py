@@ -41,12 +41,14 @@ MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
 # that only this stage has, as the engine takes volatile ones of one name to be equal, whatever their
 # values, and would give it the deadline of a stage beside it. And it tells how the command ended, as
 # the engine takes an exit code that tells of a signal (128 to 191) for a broken container, whose
-# files and words are lost then.
-LIMITED = 'exec timeout -s INT -k 5 "$deadline" "$@"'
+# files and words are lost then. What the shell sets before the command has names that no author's
+# variables have: of one that is there already, the command would see another value.
+LIMITED = 'exec timeout -s INT -k 5 "$penstock_deadline" "$@"'
 WRAPPER = (
-    r'run=$PENSTOCK_RUN; eval "deadline=\$$1"; unset PENSTOCK_RUN "$1"; shift; '
+    r'penstock_run=$PENSTOCK_RUN; eval "penstock_deadline=\$$1"; '
+    'unset PENSTOCK_RUN "$1"; shift; '
     "exec 7>&2 2>/dev/null; (exec 2>&7 7>&-; COMMAND); code=$?; "
-    f'{{ printf "%s %s\n" "$run" "$code"; MEASURE; }} >{MARKER}; '
+    f'{{ printf "%s %s\n" "$penstock_run" "$code"; MEASURE; }} >{MARKER}; '
     '[ "$code" -lt 128 ] || [ "$code" -gt 191 ] || code=1; exit "$code"'
 )
 TIMED_OUT_CODES = (124, 130, 137)

@@ -26,17 +26,17 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 # GNU's sed writes line by line only if told so, and is 17 times as fast when the C library is told
 # (`stdbuf`); busybox knows neither and needs none. Where nothing masks, nothing is shown.
 RUN_FILTERED = (
-    'for sed in "stdbuf -oL sed" "sed -u" sed ""; do '
-    f'[ "$(echo a | $sed -f {SCRIPT} 2>/dev/null)" = a ] && break; done; '
-    'limit="timeout -s INT -k 5 $deadline"; '
-    f'pipe={PIPE}; if [ ! "$sed" ] || ! mkfifo -m 600 "$pipe.1" "$pipe.2"; then '
+    'for penstock_sed in "stdbuf -oL sed" "sed -u" sed ""; do '
+    f'[ "$(echo a | $penstock_sed -f {SCRIPT} 2>/dev/null)" = a ] && break; done; '
+    'penstock_limit="timeout -s INT -k 5 $penstock_deadline"; '
+    f'if [ ! "$penstock_sed" ] || ! mkfifo -m 600 {PIPE}.1 {PIPE}.2; then '
     'echo "[not shown: a stage has secrets, and its image no sed and /tmp to mask them]"; '
-    'exec $limit "$@" >/dev/null 2>&1; fi; '
-    f"mask() {{ LC_ALL=C exec $sed -f {SCRIPT}; }}; "
-    'mask <"$pipe.1" & one=$!; mask <"$pipe.2" >&2 & two=$!; '
-    'exec 8>"$pipe.1" 9>"$pipe.2" 2>/dev/null; rm "$pipe.1" "$pipe.2"; '
-    '(exec >&8 2>&9 8>&- 9>&- $limit "$@"); code=$?; exec 8>&- 9>&-; '
-    f"{{ sleep {DRAIN_S}; kill $one $two; }} >/dev/null 2>&1 & wait $one $two; exit $code"
+    'exec $penstock_limit "$@" >/dev/null 2>&1; fi; '
+    f"mask() {{ LC_ALL=C exec $penstock_sed -f {SCRIPT}; }}; "
+    f"mask <{PIPE}.1 & penstock_1=$!; mask <{PIPE}.2 >&2 & penstock_2=$!; "
+    f"exec 8>{PIPE}.1 9>{PIPE}.2 2>/dev/null; rm {PIPE}.1 {PIPE}.2; "
+    '(exec >&8 2>&9 8>&- 9>&- $penstock_limit "$@"); code=$?; exec 8>&- 9>&-; '
+    f"{{ sleep {DRAIN_S}; kill $penstock_1 $penstock_2; }} >/dev/null 2>&1 & wait $penstock_1 $penstock_2; exit $code"
 )
 
 

@@ -368,3 +368,25 @@ for n in range(6):
     for n in range(6):
         output = run.stage(f"stage{n}")["output"]
         assert f"timeout -s INT -k 5 10{n}.000" in output, run.out
+
+
+def test_command_sees_the_variables_that_its_author_gave(project: Project) -> None:
+    """Whatever they are called, with secrets and without, and no other ones of ours."""
+    project.write("""
+OWN = {name: "own" for name in "run deadline code sed limit pipe one two one_ mask".split()}
+LINE = "env | sort | grep -v -e ^PENSTOCK_AGAIN | grep -i -e =own -e penstock"
+
+@pipeline.stage
+def plain(python):
+    return Command(python, LINE, shell=True, env=OWN)
+
+@pipeline.stage(secrets={"token": Secret.env("DEMO_TOKEN")})
+def masked(python, token):
+    return Command(python.with_secret_variable("T", token), LINE, shell=True, env=OWN)
+""")
+    run = project.run("-v", DEMO_TOKEN="correct-horse-battery")
+    assert run.code == 0, run.out
+    names = ["run", "deadline", "code", "sed", "limit", "pipe", "one", "two", "one_", "mask"]
+    for stage in ("plain", "masked"):
+        log = (project.folder / f"reports/logs/{stage}.txt").read_text().splitlines()
+        assert sorted(log) == sorted(f"{name}=own" for name in names), stage

@@ -28,7 +28,7 @@ def filtered(tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
 
     def start(line: str, *, deadline: str = "20", **env: str) -> subprocess.Popen[bytes]:
         wrapper = RUN_FILTERED.replace(SCRIPT, str(tmp_path / "mask"))
-        wrapper = f"deadline={deadline}; {wrapper.replace(PIPE, str(tmp_path / 'pipe'))}"
+        wrapper = f"penstock_deadline={deadline}; {wrapper.replace(PIPE, str(tmp_path / 'pipe'))}"
         words = ["sh", "-c", wrapper, "sh", "sh", "-c", line]
         pipe = subprocess.PIPE
         return subprocess.Popen(words, env=env or None, stdout=pipe, stderr=pipe)
