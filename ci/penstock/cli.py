@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 import traceback
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -20,7 +21,7 @@ import anyio
 
 from penstock import stuck
 from penstock.config import REPORTS, RunInfo, spare_loopback
-from penstock.errors import PenstockError, UsageError
+from penstock.errors import SIGNALLED_CODE, PenstockError, UsageError
 from penstock.plan import Plan
 from penstock.redact import Redactor
 from penstock.runner import BUG_CODE, NOTHING_CODE
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from penstock.pipeline import Pipeline
 
-SIGNALLED_CODE = 128  # and the signal's number, as shells have it
 LEFT_BEHIND = "WARNING: a {} that a stage left behind would not end; not waited for"
 PROGRAM_VARIABLE = "PENSTOCK_PROGRAM"  # the words that started this, where others than ours did
 
@@ -75,7 +75,7 @@ def _terminable() -> Iterator[None]:
     def end(number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt(number)
 
-    numbers = [signal.SIGTERM, signal.SIGHUP]
+    numbers = [signal.SIGTERM, signal.SIGHUP] if _is_main_thread() else []
     wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, end) for number in wanted}
     try:
@@ -85,6 +85,10 @@ def _terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redactor) -> int:
     if options.list or options.graph or options.dry_run:
         _print(_shown(_plan(pipeline, options), options))
@@ -92,6 +96,9 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
     if options.explain:
         _print(_explained(pipeline, options.explain))
         return 0
+    if not _is_main_thread():
+        message = "a run hears signals, which Python gives to the main thread only: start it there"
+        raise UsageError(message)
     spare_loopback(os.environ)
     if options.engine:
         os.environ[ENGINE_VARIABLE] = options.engine
@@ -106,6 +113,7 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
         verbosity = options.verbose - options.quiet
         look = Look(verbosity=verbosity, color=options.color, json=options.json)
         ended: list[int] = []
+        threads = stuck.threads()
 
         async def go() -> None:
             ended.append(await run(plan, secrets, redactor, listeners, afterwards))
@@ -120,11 +128,8 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
                 anyio.run(go)
             except stuck.StuckError:
                 _complain(redactor, LEFT_BEHIND.format("task"))
-    if stuck.has_threads():
+    if stuck.wait_for_none(threads, ended[0]):
         _complain(redactor, LEFT_BEHIND.format("thread"))
-        if stuck.is_program(pipeline.file):
-            sys.stdout.flush()
-            os._exit(ended[0])
     return ended[0]
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from penstock.model import Fault
 
+SIGNALLED_CODE = 128  # and the signal's number, as shells have it
 # Of a long message: Go's errors begin with what was tried and end with the cause.
 HEAD_CHARACTERS, TAIL_CHARACTERS = 200, 300
 _NOISE = re.compile(

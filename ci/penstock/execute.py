@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
 import traceback
@@ -28,7 +29,7 @@ from penstock.recipes.registry import Registry
 from penstock.services import death
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Coroutine, Hashable, Iterator, Mapping, Sequence
 
     import dagger
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from penstock.state import State
 
 SIGNAL_S = 0.1
+UNHEEDED_S = 1.5  # for a coroutine of the author's to heed its cancellation
 MOST_RAISED = 10  # of the exceptions in a group, told with their lines
 
 
@@ -297,7 +299,6 @@ class _RaisedError(Exception):
         self.error = error
 
 
-@stuck.interruptible
 async def _call(function: Function, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any value
     """Call the author's function; what the engine refuses is not the author's fault."""
     import dagger
@@ -305,19 +306,56 @@ async def _call(function: Function, arguments: Mapping[str, Any]) -> Any:  # noq
     try:
         returned = function(**arguments)
         # Not whatever is awaitable: awaiting a container evaluates it.
-        return await returned if inspect.iscoroutine(returned) else returned
+        return await _awaited(returned) if inspect.iscoroutine(returned) else returned
     except (dagger.DaggerError, EngineError):
         raise
-    except stuck.StuckError as error:
+    except anyio.get_cancelled_exc_class() as error:
+        if anyio.current_effective_deadline() == -math.inf:
+            raise
+        raise _RaisedError(error) from error  # of a task of the author's own
+    except BaseException as error:
+        # `sys.exit()`, say, would end the whole run.
+        if not (held_up := _held_up(error)):
+            raise _RaisedError(error) from error
         await anyio.sleep(SIGNAL_S)  # if it is a signal that wants the run to end, it does here
         words = f"held up the whole run for {stuck.HOLD_S:g} s: await, or give it to a command"
-        raise _RaisedError(TimeoutError(words).with_traceback(error.__traceback__)) from error
-    except BaseException as error:
-        # `sys.exit()`, say, or the cancellation of a task of its own, would end the whole run.
-        is_ours = isinstance(error, anyio.get_cancelled_exc_class())
-        if is_ours and anyio.current_effective_deadline() == -math.inf:
-            raise
-        raise _RaisedError(error) from error
+        raise _RaisedError(TimeoutError(words).with_traceback(held_up.__traceback__)) from error
+
+
+def _held_up(error: BaseException) -> BaseException | None:
+    """Return the alarm's own exception, if it is what an author's code ended with."""
+    return next((one for one in _leaves(error) if isinstance(one, stuck.StuckError)), None)
+
+
+async def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - any value
+    """Await an author's coroutine.
+
+    It has a task of its own, which is left behind when it does not heed its cancellation.
+    """
+    scope = anyio.CancelScope()
+
+    async def work() -> tuple[BaseException | None, Any]:
+        with scope:
+            try:
+                return None, await coroutine
+            except BaseException as error:
+                if scope.cancel_called:
+                    raise
+                return error, None
+        return None, None
+
+    task = asyncio.create_task(work())
+    try:
+        await asyncio.wait({task})
+    finally:
+        if not task.done():
+            scope.cancel()  # not the task: what is shielded in there stays so
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({task}, timeout=UNHEEDED_S)
+    error, value = task.result()
+    if error:
+        raise error
+    return value
 
 
 def _own(cell: Mapping[str, Any]) -> str:

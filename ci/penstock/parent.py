@@ -8,28 +8,44 @@ import termios
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import TextIO
 
 SHOWN_S = 0.3  # what it takes `dagger run` to show what was printed last
 END_S = 1.0
 PROCESSES = Path("/proc")
+# Leaves a terminal's second page, has it report no mouse, and shows its cursor.
+RESET = "\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1006l\x1b[?2004l\x1b[?25h"
+LOOPBACK, LISTENS = "0100007F", "0A"  # as `/proc/net/tcp` writes 127.0.0.1 and the state
 
 
 def dagger_run() -> int | None:
-    """Return the process id of the `dagger run` that this program runs below, if there is one."""
-    pid = os.getpid()
-    while pid > 1:
-        try:
+    """Return the process above this one that holds the session which the environment names.
+
+    That is `dagger run`, or what else opened a session for its child. Nobody is found on systems
+    without `/proc`.
+    """
+    port = os.environ.get("DAGGER_SESSION_PORT", "")
+    pid = os.getpid() if port.isdecimal() else 0
+    try:
+        doors = _doors(int(port)) if pid else set()
+        while pid > 1:
             pid = int(_status(pid)[1])
-            words = (PROCESSES / str(pid) / "cmdline").read_bytes().split(b"\0")
-        except OSError:  # another system, or somebody else's process
-            return None
-        if b"run" in words and Path(os.fsdecode(words[0])).name == "dagger":
-            return pid
+            files = (PROCESSES / str(pid) / "fd").iterdir()
+            if any(str(file.readlink()) in doors for file in files):
+                return pid
+    except (OSError, ValueError):  # another system, or somebody else's process
+        pass
     return None
+
+
+def _doors(port: int) -> set[str]:
+    """Return the sockets that listen on a port of the loopback, as `/proc` calls them."""
+    table = (PROCESSES / "net" / "tcp").read_text().splitlines()[1:]
+    rows = [line.split() for line in table]
+    return {
+        f"socket:[{row[9]}]"
+        for row in rows
+        if row[1] == f"{LOOPBACK}:{port:04X}" and row[3] == LISTENS
+    }
 
 
 def is_stopped(pid: int) -> bool:
@@ -51,34 +67,47 @@ def end(pid: int, words: str) -> None:
         words: What is said where it spoke.
     """
     time.sleep(SHOWN_S)
-    with suppress(OSError), _screen_of(pid) as screen:
-        if not screen.isatty():  # there nothing of it is wiped out
-            print(words, file=screen, flush=True)
-        for number in (signal.SIGTERM, signal.SIGKILL):
+    screen = _screen_of(pid)
+    terminal = screen if screen is not None and os.isatty(screen) else None
+    if terminal is None:  # there nothing of it is wiped out
+        _print(words, screen)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(OSError):
             os.kill(pid, number)
-            until = time.monotonic() + END_S
-            while time.monotonic() < until and _is_alive(pid):
-                time.sleep(0.02)
-            if not _is_alive(pid):
-                break
-        if screen.isatty():
-            _tidy(screen)
-            print(f"\n{words}", file=screen, flush=True)
+        until = time.monotonic() + END_S
+        while time.monotonic() < until and _is_alive(pid):
+            time.sleep(0.02)
+        if not _is_alive(pid):
+            break
+    if terminal is not None:
+        _tidy(terminal)
+        _print(f"{RESET}\n{words}", terminal)
+    if screen is not None:
+        os.close(screen)
 
 
-def _screen_of(pid: int) -> TextIO:
+def _screen_of(pid: int) -> int | None:
     """Return where a process writes its errors, to write behind what stands there."""
-    return os.fdopen(os.open(PROCESSES / str(pid) / "fd" / "2", os.O_WRONLY | os.O_APPEND), "w")
+    how = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+    with suppress(OSError):
+        return os.open(PROCESSES / str(pid) / "fd" / "2", how)
+    return None
 
 
-def _tidy(screen: TextIO) -> None:
-    """Have a terminal echo and end lines again, show its cursor, and leave its second page."""
+def _print(words: str, screen: int | None) -> None:
+    """Say something where somebody listens; nobody is waited for."""
+    if screen is not None:
+        with suppress(OSError):
+            os.write(screen, f"{words}\n".encode())
+
+
+def _tidy(screen: int) -> None:
+    """Have a terminal echo and end lines again."""
     mode = termios.tcgetattr(screen)
     mode[0] |= termios.ICRNL
     mode[1] |= termios.OPOST
     mode[3] |= termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN
     termios.tcsetattr(screen, termios.TCSANOW, mode)
-    screen.write("\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1006l\x1b[?2004l\x1b[?25h")
 
 
 def _is_alive(pid: int) -> bool:
@@ -90,4 +119,5 @@ def _is_alive(pid: int) -> bool:
 
 def _status(pid: int) -> list[str]:
     """Return a process's state, its parent and what follows; its name may hold anything."""
-    return (PROCESSES / str(pid) / "stat").read_text().rpartition(") ")[2].split()
+    stat = (PROCESSES / str(pid) / "stat").read_bytes()
+    return stat.rpartition(b") ")[2].decode().split()

@@ -16,8 +16,8 @@ import anyio
 
 import penstock
 from penstock import parent, stuck
-from penstock.cli import PROGRAM_VARIABLE, SIGNALLED_CODE, program
-from penstock.errors import PenstockError
+from penstock.cli import PROGRAM_VARIABLE, program
+from penstock.errors import SIGNALLED_CODE, PenstockError
 from penstock.events import EventStream, PastRun, RunFinished, RunStarted, RunStopped, Warned
 from penstock.execute import Executor
 from penstock.live import Live
@@ -58,8 +58,10 @@ async def run(
         listeners: Show the run.
         afterwards: Takes what has to be done when all of it is shown.
     """
-    # `nohup` has hang-ups ignored, and so do we.
-    wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    # `nohup` has hang-ups ignored, and so do we; what a shell starts in the background it makes deaf
+    # to SIGINT, which CI hosts send all the same.
+    is_deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    wanted = [number for number in SIGNALS if not (is_deaf and number is signal.SIGHUP)]
     # Signals are heard from here on, also while Dagger is imported in a thread beside the loop.
     with anyio.open_signal_receiver(*wanted) as signals:
         for number in wanted:
@@ -109,11 +111,11 @@ async def _run(
         tasks.start_soon(_heed, signals, runner, connecting)
         lost = partial(RunStopped, result=Result.ERROR, exit_code=ENGINE_CODE, teardown_s=0.0)
         advice = _advice(plan.pipeline)
+        above = parent.dagger_run()
 
         def lose(reason: str) -> None:
             interrupted = any(stop.result is Result.CANCELLATION for stop in runner.stops)
             runner.stop(lost(reason=reason))
-            above = parent.dagger_run()
             if above and not interrupted:
                 afterwards.callback(parent.end, above, HANGING.format(reason=reason))
 
@@ -123,6 +125,7 @@ async def _run(
                 on_lost=lose,
                 connecting=connecting,
                 advice=advice,
+                above=above,
             ):
                 tasks.start_soon(live.follow)
                 await runner.run()
@@ -206,7 +209,7 @@ def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor) -> list[st
 async def _heed(
     signals: AsyncIterator[signal.Signals], runner: Runner, connecting: anyio.CancelScope
 ) -> None:
-    """The first signal cancels and cleans up; the second ends the process at once."""
+    """Cancel and clean up at the first signal."""
     first = await anext(signals)
     runner.stop(
         RunStopped(
@@ -216,6 +219,4 @@ async def _heed(
             teardown_s=INTERRUPTED_TEARDOWN_S,
         )
     )
-    connecting.cancel()
-    # The engine's session ends with us, because it reads our end of a pipe.
-    os._exit(SIGNALLED_CODE + await anext(signals))
+    connecting.cancel()  # a second signal does not come this far: see `stuck.hurry`

@@ -23,7 +23,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from penstock.errors import EngineError, plain_words
 from penstock.events import EngineConnected, Event
-from penstock.parent import dagger_run, is_stopped
+from penstock.parent import is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -95,11 +95,12 @@ class Session:
 
     def _lose(self, why: str) -> None:
         """Tell it once, and end what waits for an answer."""
-        if not self.lost:
-            self.lost = f"the engine stopped answering: {why}"
-            self.on_lost(self.lost)
+        is_news = not self.lost
+        self.lost = self.lost or f"the engine stopped answering: {why}"
         for scope in self._asking:
             scope.cancel()
+        if is_news:
+            self.on_lost(self.lost)
 
     async def watch(self, parent: int | None) -> None:
         """Ask for the engine's version every second; the SDK alone would wait for ever.
@@ -138,6 +139,7 @@ async def open_session(
     on_lost: Callable[[str], None],
     connecting: anyio.CancelScope,
     advice: str,
+    above: int | None,
 ) -> AsyncIterator[Session]:
     """Connect to the engine that the surroundings name, and watch that it goes on answering.
 
@@ -146,6 +148,7 @@ async def open_session(
         on_lost: Called once, with the reason, when the engine stops answering.
         connecting: Cancel it to give up while the engine has not answered yet.
         advice: What to do where there is no engine, in words.
+        above: The process that holds the session, if it is not ours.
 
     Raises:
         EngineError: When no engine can be reached.
@@ -156,13 +159,14 @@ async def open_session(
     named = os.environ.get(ENGINE_VARIABLE, "")
     bound_s = _bound_s(named)
     session = Session(on_lost)
-    parent = dagger_run() if "DAGGER_SESSION_PORT" in os.environ else None
     async with AsyncExitStack() as stack:
         try:
             with connecting, anyio.fail_after(bound_s):
                 await anyio.to_thread.run_sync(_knock, named)
                 await stack.enter_async_context(_cli_session(session))
-                version = await _connect(stack, session)
+                bound_s = min(bound_s, NAMED_S)  # now there is an engine, downloaded or not
+                with anyio.fail_after(bound_s):
+                    version = await _connect(stack, session)
         except (OSError, ValueError) as error:
             which = f" {named}" if named else ""
             words = plain_words(str(error)) or f"no answer within {bound_s:g} s"
@@ -173,7 +177,7 @@ async def open_session(
             raise EngineError(message)
         emit(EngineConnected(version=version, duration_s=time.monotonic() - began))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(session.watch, parent)
+            tasks.start_soon(session.watch, above)
             yield session
             tasks.cancel_scope.cancel()
 
@@ -181,6 +185,8 @@ async def open_session(
 def _bound_s(engine: str) -> float:
     """Return how long an engine may take to answer: a local one is there or not."""
     scheme = engine.partition("://")[0]
+    if "DAGGER_SESSION_PORT" in os.environ:
+        return LOCAL_S
     if not engine or "image" in scheme:
         return FOUND_S
     return LOCAL_S if scheme in LOCAL else NAMED_S

@@ -157,9 +157,11 @@ def alone(root: Path, reports: Path, say: Callable[[str], None]) -> Iterator[boo
             lock.flush()
         except OSError as error:
             raise FolderError(folder, error) from error
-        yield waited
-        with suppress(OSError):  # else the next run says that this one was killed
-            lock.truncate(0)
+        try:
+            yield waited
+        finally:
+            with suppress(OSError):  # else the next run says that this one was killed
+                lock.truncate(0)
 
 
 def _holder(lock: TextIO) -> str:

@@ -6,59 +6,74 @@ interrupts whatever the main thread does in its place.
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import os
 import signal
 import sys
+import sysconfig
 import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import anyio
 
+from penstock.errors import SIGNALLED_CODE
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import CodeType, FrameType
+    from collections.abc import Iterator
+    from types import FrameType
 
 HOLD_S = 30.0  # how long code that blocks may hold up all others
-SIGNALLED_S = 1.0  # how long once somebody wants the run to end
+SIGNALLED_S = 2.0  # how long once somebody wants the run to end
 LEAVE_S = 2.0  # what tasks get that the author's code left behind
 BEAT_S = 1.0
 
-F = TypeVar("F", bound="Callable[..., object]")
-_interruptible: set[CodeType] = set()
+_LIBRARIES = tuple(
+    {str(Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    | {str(Path(__file__).parent), "<"}
+)
+_step = asyncio.Handle._run.__code__  # noqa: SLF001 - where the loop gives way to a task
+_signals = 0
 
 
 class StuckError(BaseException):
     """Raised in the middle of whatever blocks; no `except Exception` keeps it."""
 
 
-def interruptible(function: F) -> F:
-    """Mark a function: what runs below it may be interrupted by an alarm."""
-    _interruptible.add(function.__code__)
-    return function
-
-
 @contextmanager
 def watched() -> Iterator[None]:
     """Have alarms interrupt what is interruptible, and forget them in the end."""
+    global _signals  # noqa: PLW0603 - a process has but one set of signals
+    _signals = 0
     before = signal.signal(signal.SIGALRM, _ring)
+    timer = signal.getitimer(signal.ITIMER_REAL)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, *timer)  # of whoever called us
         signal.signal(signal.SIGALRM, before)
 
 
 async def keep_quiet() -> None:
     """Put the alarm off as long as the loop runs."""
     while True:
-        signal.setitimer(signal.ITIMER_REAL, HOLD_S, BEAT_S)
+        signal.setitimer(signal.ITIMER_REAL, SIGNALLED_S if _signals else HOLD_S, BEAT_S)
         await anyio.sleep(BEAT_S)
 
 
-def hurry(_number: int, _frame: FrameType | None) -> None:
-    """Handle a signal beside the loop, which may not run: interrupt soon what blocks it."""
+def hurry(number: int, _frame: FrameType | None) -> None:
+    """Handle a signal beside the loop, which may not run: interrupt soon what blocks it.
+
+    The second one ends the process at once; the engine's session ends with it, as that reads our
+    end of a pipe.
+    """
+    global _signals  # noqa: PLW0603 - see above
+    _signals += 1
+    if _signals > 1:
+        os._exit(SIGNALLED_CODE + number)
     signal.setitimer(signal.ITIMER_REAL, SIGNALLED_S, BEAT_S)
 
 
@@ -72,26 +87,42 @@ def leave() -> None:
     signal.setitimer(signal.ITIMER_REAL, LEAVE_S, BEAT_S)
 
 
-def has_threads() -> bool:
-    """Return whether threads of the author's still run, for which Python would wait at its end."""
+def threads() -> set[threading.Thread]:
+    """Return those for whose end Python waits."""
+    return {thread for thread in threading.enumerate() if not thread.daemon}
+
+
+def wait_for_none(before: set[threading.Thread], code: int) -> bool:
+    """Return whether threads that began since will not end, and have Python not wait for them.
+
+    Args:
+        before: Those that are none of a stage's.
+        code: With which the process then ends, once all else at its end is done.
+    """
     end = time.monotonic() + LEAVE_S
-    mine = (threading.main_thread(), threading.current_thread())
-    left = [thread for thread in threading.enumerate() if not thread.daemon and thread not in mine]
+    left = threads() - before - {threading.current_thread()}
     for thread in left:
         thread.join(max(0.0, end - time.monotonic()))
-    return any(thread.is_alive() for thread in left)
+    if not any(thread.is_alive() for thread in left):
+        return False
 
+    def leave_them() -> None:
+        atexit._run_exitfuncs()  # noqa: SLF001 - nobody else comes to that now
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
 
-def is_program(file: Path) -> bool:
-    """Return whether it is this file that was started, and nothing comes after its end."""
-    started = getattr(sys.modules["__main__"], "__file__", None)
-    return started is not None and Path(started).resolve() == file
+    # The only place at Python's end that comes before it waits for threads; where there is no such
+    # place any more, it waits.
+    getattr(threading, "_register_atexit", lambda _: None)(leave_them)
+    return True
 
 
 def _ring(_number: int, frame: FrameType | None) -> None:
+    is_authors = False
     while frame:
-        if frame.f_code in _interruptible:
+        if frame.f_code is _step and is_authors:
             raise StuckError
+        is_authors = is_authors or not frame.f_code.co_filename.startswith(_LIBRARIES)
         frame = frame.f_back
-    # It is not the author's code: this program was stopped by Ctrl-Z, say.
-    signal.setitimer(signal.ITIMER_REAL, SIGNALLED_S, BEAT_S)
+    # No task runs an author's code: this program was stopped by Ctrl-Z, say. The alarm comes again.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine import phases
-from tests.engine.conftest import ROOT, Project, laptop, settled
+from tests.engine.conftest import ROOT, Project, engine_processes, laptop, settled
 from tests.engine.phases import Leftovers, left_on_host
 
 if TYPE_CHECKING:
@@ -62,6 +62,14 @@ def begin(project: Project, *above: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for something to be so."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.mark.fault(1, 3)
@@ -309,6 +317,59 @@ def count(python, db):
     measured("two checkouts: the one interrupted exits 130, the other passes")
 
 
+UNHEEDING = """
+import anyio, asyncio, time
+
+async def swallow():
+    end = time.monotonic() + 25
+    while time.monotonic() < end:
+        try:
+            await asyncio.sleep(1)
+        except asyncio.CancelledError:
+            pass
+
+@STAGE
+async def stubborn(python):
+    {what}
+"""
+
+
+@pytest.mark.parametrize(
+    "what", ["await swallow()", "await anyio.to_thread.run_sync(time.sleep, 25)"]
+)
+def test_stage_that_does_not_heed_its_deadline_is_left_behind(project: Project, what: str) -> None:
+    """Its result is what its deadline says, and nothing waits for it."""
+    body = UNHEEDING.format(what=what).replace("@STAGE", "@pipeline.stage(deadline_s=1)")
+    project.write(body)
+    run = project.run()
+    assert run.stage("stubborn")["result"] == "timeout"
+    assert run.code == 1
+    assert run.took_s < 20
+
+
+def test_teardown_that_blocks_is_bounded_after_a_signal(project: Project) -> None:
+    """It has its seconds, and then somebody waits for the end of all."""
+    project.write("""
+import time
+
+@pipeline.stage
+def work(python):
+    return Command(python, "sleep 60")
+
+@pipeline.stage(needs=[work], always=True)
+def clean_up(python):
+    time.sleep(60)
+""")
+    child = project.start()
+    wait_for(project, "stage_started")
+    time.sleep(1)
+    began = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert time.monotonic() - began < 7.5
+
+
 @pytest.mark.fault(39)
 @pytest.mark.parametrize("above", [(), ("dagger", "run")], ids=["plain", "dagger-run"])
 def test_killed_run_leaves_nothing(
@@ -321,6 +382,8 @@ def test_killed_run_leaves_nothing(
     before = Leftovers.now(project.folder)
     child = begin(project, *above)
     wait_for(project, "service_started")
+    # What is being set up at that very moment has its deadline only.
+    wait_until(lambda: f"sleep 97{number}" in engine_processes())
     child.kill()
     child.wait()
     assert settled(f"sleep 98{number}")

@@ -259,6 +259,8 @@ def test_runs_that_never_were_are_left_out(small: Pipeline) -> None:
     assert json.loads(first)["history"] == [past]
 
 
+# Python leaves the pipe open when it is interrupted in the midst of opening it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_before_the_run_ends_it_in_words(
     small: Pipeline, number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
@@ -427,3 +429,16 @@ def test_last_record_cut_anywhere_is_explained_or_refused_in_words(
         told = capsys.readouterr()
         assert code == 2, (length, told)
         assert "nothing ran here before; run without it first" in told.err
+
+
+def test_run_beside_the_main_thread_is_refused_in_words(
+    small: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Signals come to the main thread only; what runs nothing needs none."""
+    codes: list[int] = []
+    for argv in ([], ["--list"]):
+        thread = threading.Thread(target=lambda argv=argv: codes.append(small.main(argv)))
+        thread.start()
+        thread.join()
+    assert codes == [2, 0]
+    assert "to the main thread only: start it there" in capsys.readouterr().err

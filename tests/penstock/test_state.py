@@ -163,3 +163,15 @@ def test_memory_cut_anywhere_is_forgotten_and_written_anew(
         assert State.load(tmp_path).inputs == state.inputs
         assert (folder / "lock").read_text() == ""
     measured("cut after each byte, a memory is whole or forgotten, and the next run writes it anew")
+
+
+def test_run_that_raised_was_not_killed(tmp_path: Path) -> None:
+    """Whatever ends it, it ended by itself, and the next one says nothing of it."""
+    said: list[str] = []
+    reports = tmp_path / "reports"
+    for error in (OSError, KeyboardInterrupt, SystemExit):
+        with pytest.raises(error), alone(tmp_path, reports, said.append):
+            raise error
+    with alone(tmp_path, reports, said.append):
+        pass
+    assert said == []
