@@ -163,6 +163,8 @@ def _option_findings(definition: Definition) -> Iterator[str]:
         yield f"has the option '{name}', which `stage` does not know{hint}"
     if options.get("gate") and options.get("allow_failure"):
         yield "is a gate and allowed to fail; a gate that lets everything through is none"
+    if "retry_on" in options and "retries" not in definition.given:
+        yield "has `retry_on` and is never tried again; write `retries=N` too"
     for wanted in options.get("retry_on", ()):
         if isinstance(wanted, str) and wanted not in FAULTS:
             hint = did_you_mean(wanted, FAULTS) or f"; there are {', '.join(FAULTS)} and exit codes"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.to_thread import run_sync
 
+from penstock.again import patiently
 from penstock.causes import FULL
 from penstock.events import ActivityChanged, Event, Warned
 from penstock.export import Measured, export, forget, measure
@@ -144,7 +145,7 @@ class Commands:
         if refusal := self._refusal(name, command, into):
             return Outcome(result=Result.FAILURE, reason=refusal)
         await self.pool.prepare(command.services)
-        definition = await self._made(command, this, again="").id()
+        definition = await patiently(self._made(command, this, again="").id)
         before = self.state.passed.pop(name, Passed(""))
         known = before.definition == definition and this.number == 1
         anew = f"{self.run.id}.{this.number}"
@@ -272,7 +273,10 @@ class Commands:
             self.emit(ActivityChanged(stage=stage))
         run = self.run.id
         try:
-            told = _Told.read(await done.exit_code(), await _marker(done), command.reports)
+            # An image that cannot be pulled is found out before the command begins; what goes wrong
+            # with the command itself is an exit code.
+            code = await patiently(done.exit_code)
+            told = _Told.read(code, await _marker(done), command.reports)
             run = told.run
         finally:
             if not start and run == self.run.id:

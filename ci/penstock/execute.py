@@ -7,6 +7,7 @@ import inspect
 import math
 import traceback
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from penstock import stuck
+from penstock.again import patience, patiently
 from penstock.causes import cause
 from penstock.command import Commands, Try, printed, tail
 from penstock.errors import EngineError, ServiceError
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from penstock.live import Live
     from penstock.pipeline import Pipeline
     from penstock.redact import Redactor
+    from penstock.runner import Tried
     from penstock.services import ServicePool
     from penstock.state import State
 
@@ -85,14 +88,23 @@ class Executor:
                     self._users[key].add(stage.name)
 
     async def __call__(
-        self, stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
+        self,
+        stage: Stage,
+        needed: Mapping[str, Outcome],
+        *,
+        attempt: int,
+        deadline_s: float,
+        tried: Tried,
     ) -> Outcome:
         """Run one stage; every fault of the author, a service or the engine becomes an outcome."""
         import dagger
 
         self.stages[stage.name] = stage
+        # Who says how often a stage is tried again is taken at their word.
+        is_told = "retries" in self.pipeline.definitions[stage.family].options
+        unasked = nullcontext() if is_told else patience(tried)
         try:
-            with self.live.under(stage=stage.name):
+            with self.live.under(stage=stage.name), unasked:
                 mask = self._mask(stage.family)
                 return await self._run(needed, Try(stage, attempt, deadline_s, mask))
         except EngineError as error:
@@ -144,7 +156,7 @@ class Executor:
             with anyio.fail_after(this.deadline_s):
                 arguments, returned = await self._ask(this.stage, needed, registry)
                 if isinstance(returned, dagger.Container):
-                    returned = await returned.sync()
+                    returned = await patiently(returned.sync)
         except TimeoutError:
             return Outcome(result=Result.TIMEOUT, reason=this.too_long)
         made_from = await self._inputs(this.stage, [*arguments.values(), returned])

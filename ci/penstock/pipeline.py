@@ -42,10 +42,12 @@ class StageOptions(TypedDict, total=False):
         always: A teardown stage: it runs whatever became of what it needs, on cancel too.
         deadline_s: Bound of one attempt in seconds, by default 600; past it the result is
             `timeout`.
-        retries: Most further attempts after a fault of a class in `retry_on`; 0 for none at all.
-            By default four after one of a registry, which is within eight seconds.
-        retry_on: Of `engine`, `registry` and `service` (all three by default, where `retries` is
-            given) and exit codes of its command. A failing test is never tried again unasked.
+        retries: Most further attempts after a fault of a class in `retry_on`, each of the whole
+            stage. Without it what asks a registry is asked again, four times within eight
+            seconds: the pull of an image before its command runs, each step of `registry.push`;
+            never the stage's own code. 0 is for not even that.
+        retry_on: Of `engine`, `registry` and `service` (all three by default) and exit codes of
+            its command; only beside `retries`. A failing test is never tried again unasked.
         uses: Named locks that it holds while it runs, so that no two stages use them at once.
         tags: Words to select it by, `-t slow`.
         when: A condition of `penstock.when`; where it does not hold the stage is skipped.
@@ -72,7 +74,6 @@ class StageOptions(TypedDict, total=False):
 
 # Options that are handed on to the runner as they are.
 POLICY = ("gate", "allow_failure", "always", "deadline_s", "retries", "retry_on", "uses", "tags")
-UNASKED: Mapping[str, Any] = {"retries": 4, "retry_on": ("registry",)}
 LISTS = ("needs", "retry_on", "uses", "tags", "exclude")
 KINDS = {
     "needs": sequence("write a list of stages"),
@@ -139,7 +140,6 @@ class Definition(Provider):
     def stages(self) -> list[Stage]:
         """Return its stages, which need nothing yet."""
         policy: dict[str, Any] = {n: v for n, v in self.options.items() if n in POLICY}
-        policy = policy if "retries" in policy else {**UNASKED, **policy}
         return [
             Stage(
                 name=f"{self.name}{matrix.suffix(cell)}",

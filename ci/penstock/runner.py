@@ -10,6 +10,7 @@ import math
 import random
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +21,7 @@ from penstock.model import BROKEN, Attempt, Outcome, Result, Stage
 from penstock.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 # A command ends at its deadline inside its container, where its reports survive; only what never
 # came that far, or does not heed it, is cut off from outside after this much longer.
@@ -30,6 +31,10 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 FAILURE_CODE, BUG_CODE, ENGINE_CODE, NOTHING_CODE, TIMEOUT_CODE = 1, 3, 4, 5, 124
 # By how many kinds of endings an exit code is outranked; that of an interrupt by none.
 OUTRANKED = {BUG_CODE: 1, ENGINE_CODE: 2, TIMEOUT_CODE: 3, FAILURE_CODE: 4}
+
+
+Tried = Callable[[Attempt, float], None]
+"""Is told of an attempt that failed, and of the seconds until the next one."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,13 @@ class Execute(Protocol):
     """Does a stage's work."""
 
     async def __call__(
-        self, stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
+        self,
+        stage: Stage,
+        needed: Mapping[str, Outcome],
+        *,
+        attempt: int,
+        deadline_s: float,
+        tried: Tried,
     ) -> Outcome:
         """Return what became of it.
 
@@ -62,6 +73,7 @@ class Execute(Protocol):
             needed: The outcomes of all that it needs.
             attempt: 1 for the first try.
             deadline_s: When it has to be at its end, in seconds from now.
+            tried: Told of what it tries again by itself.
         """
 
 
@@ -162,24 +174,30 @@ class Runner:
     async def _run_stage(self, stage: Stage) -> None:
         attempts: list[Attempt] = []
         outcome: Outcome | None = None
+        number = 1
+
+        def tried(attempt: Attempt, delay_s: float) -> None:
+            attempts.append(attempt)
+            self._emit(StageRetried(stage=stage.name, attempt=attempt, delay_s=delay_s))
+
         began = time.monotonic()
         with self._scopes[stage.name] as scope:
-            outcome = await self._attempt(stage, scope, 1)
-            while self._tries_again(stage, outcome, len(attempts)):
-                tried = Attempt(
+            outcome = await self._attempt(stage, scope, number, tried)
+            while self._tries_again(stage, outcome, number - 1):
+                failed = Attempt(
                     result=outcome.result,
                     reason=outcome.reason,
                     exit_code=outcome.exit_code,
                     fault=outcome.fault,
                     duration_s=time.monotonic() - began,
                 )
-                attempts.append(tried)
-                delay_s = self._delay_s(len(attempts))
-                self._emit(StageRetried(stage=stage.name, attempt=tried, delay_s=delay_s))
+                delay_s = self._delay_s(number)
+                tried(failed, delay_s)
+                number += 1
                 outcome = None
                 await anyio.sleep(delay_s)
                 began = time.monotonic()
-                outcome = await self._attempt(stage, scope, len(attempts) + 1)
+                outcome = await self._attempt(stage, scope, number, tried)
         outcome = outcome or self._cut_off(stage)
         took = time.monotonic() - began
         del self._scopes[stage.name]
@@ -187,7 +205,9 @@ class Runner:
         self._scheduler.end(stage.name, outcome)
         self._leave_when_done()
 
-    async def _attempt(self, stage: Stage, scope: anyio.CancelScope, number: int) -> Outcome:
+    async def _attempt(
+        self, stage: Stage, scope: anyio.CancelScope, number: int, tried: Tried
+    ) -> Outcome:
         await anyio.lowlevel.checkpoint_if_cancelled()  # stopped before its first step
         now = anyio.current_time()
         deadline_s = max(0.0, min(stage.deadline_s, self._scheduler.ends_at - now))
@@ -195,7 +215,9 @@ class Runner:
             scope.deadline = now + deadline_s + (TEARDOWN_GRACE_S if self.stops else GRACE_S)
         needed = {need: self.outcomes[need] for need in stage.needs}
         try:
-            return await self._execute(stage, needed, attempt=number, deadline_s=deadline_s)
+            return await self._execute(
+                stage, needed, attempt=number, deadline_s=deadline_s, tried=tried
+            )
         except Exception as error:  # noqa: BLE001 - what reaches here is our own bug
             return Outcome(
                 result=Result.ERROR,

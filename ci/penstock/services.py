@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from penstock.again import patiently
 from penstock.causes import cause
 from penstock.errors import EngineError, ServiceError
 from penstock.events import ServiceFailed, ServicePrepared, ServiceStarted, ServiceStopped
@@ -153,7 +154,7 @@ class ServicePool:
         what = service.prepares or "image"
         try:
             with self.live.under(service=service.key):
-                await service.container.sync()
+                await patiently(service.container.sync)
         except Exception as error:
             reason = cause(str(error)).words or type(error).__name__
             self._emit(ServiceFailed(service=service.key, what=what, reason=reason))

@@ -107,8 +107,9 @@ def broken() -> Pipeline:
     pipeline.stage(gate=True, allow_failure=True)(named("gate"))
     pipeline.stage(deadline_s=0)(named("deadline"))
     pipeline.stage(retries=-1)(named("retries"))
-    pipeline.stage(retry_on=["registri"])(named("retry_on"))  # type: ignore[list-item]  # the point
-    pipeline.stage(retry_on=[0])(named("zero"))
+    pipeline.stage(retries=1, retry_on=["registri"])(named("retry_on"))  # type: ignore[list-item]  # the point
+    pipeline.stage(retries=1, retry_on=[0])(named("zero"))
+    pipeline.stage(retry_on=[1])(named("once"))
     pipeline.stage(tags="slow")(named("text"))
     for number, (option, value) in enumerate(WRONG_KINDS.items()):
         pipeline.stage(**{option: value})(named(f"kind{number}"))
@@ -164,6 +165,7 @@ MISTAKES = [
     "stage 'deadline' has 0 as `deadline_s`; write a number of seconds above 0",
     "stage 'retries' has -1 as `retries`; write a whole number, 0 or more",
     "stage 'retry_on' is tried again on 'registri', which is no class of faults; did you mean 'registry'?",
+    "stage 'once' has `retry_on` and is never tried again; write `retries=N` too",
     "stage 'text' has one text as `tags`; write a list",
     "stage 'option' has the option 'dedline_s', which `stage` does not know; did you mean 'deadline_s'?",
     "stage 'secret' declares the secret 'token' and has no parameter of that name",

@@ -23,7 +23,7 @@ from penstock.events import (
     StagesAdded,
     StageStarted,
 )
-from penstock.model import Outcome, Result, Skip, Stage
+from penstock.model import Attempt, Outcome, Result, Skip, Stage
 from penstock.redact import Redactor
 from penstock.runner import Runner, Verdict, backoff_s, verdict, warnings
 from penstock.scheduler import Scheduler
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from penstock.model import Fault
+    from penstock.runner import Tried
 
 WORDS = {
     "pass": Result.SUCCESS,
@@ -117,7 +118,13 @@ class Play:
         self.on(self.runner, event)
 
     async def execute(
-        self, stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
+        self,
+        stage: Stage,
+        needed: Mapping[str, Outcome],
+        *,
+        attempt: int,
+        deadline_s: float,
+        tried: Tried,
     ) -> Outcome:
         assert deadline_s >= 0
         assert set(needed) == set(self.runner.stages[stage.name].needs)
@@ -127,7 +134,10 @@ class Play:
         for _ in range(turns):
             await anyio.lowlevel.checkpoint()
         words = self.script.get(stage.name, "pass").split()
-        return outcome(words[min(attempt, len(words)) - 1])
+        word = words[min(attempt, len(words)) - 1]
+        for _ in range(word.count("+")):
+            tried(Attempt(result=Result.ERROR, reason="asked again", fault="registry"), 0.0)
+        return outcome(word.rstrip("+"))
 
     async def run(self, **options: Any) -> dict[str, Outcome]:  # noqa: ANN401 - of the runner
         stages = self.stages.values()
@@ -330,7 +340,7 @@ async def test_dependants_are_given_what_their_needs_handed_on() -> None:
     """A stage sees the outcomes of its needs and of nothing else."""
     seen: dict[str, list[str]] = {}
 
-    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: object) -> Outcome:
         seen[stage.name] = [f"{name}={outcome.value}" for name, outcome in needed.items()]
         return Outcome(result=Result.SUCCESS, value=stage.name.upper())
 
@@ -342,7 +352,7 @@ async def test_stages_without_common_needs_run_side_by_side() -> None:
     """Two stages that wait for each other both end: neither waits for a whole wave."""
     met = {"b": anyio.Event(), "c": anyio.Event()}
 
-    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: object) -> Outcome:
         del needed
         if stage.name in met:
             met[stage.name].set()
@@ -386,6 +396,17 @@ async def test_every_attempt_is_kept() -> None:
     play = Play(parse("a(retry)"), {"a": "error-service error-registry pass"})
     ended = (await play.run())["a"]
     assert [attempt.fault for attempt in ended.attempts] == ["service", "registry"]
+    retried = [event for event in play.log if isinstance(event, StageRetried)]
+    assert [event.attempt for event in retried] == list(ended.attempts)
+    assert ended.passed
+
+
+async def test_what_work_tries_again_by_itself_is_no_attempt_that_counts() -> None:
+    """It is kept in order with the others, and takes none of `retries` away."""
+    play = Play(parse("a(retry)"), {"a": "error-service++ error-engine+ pass"})
+    ended = (await play.run())["a"]
+    kept = [attempt.fault for attempt in ended.attempts]
+    assert kept == ["registry", "registry", "service", "registry", "engine"]
     retried = [event for event in play.log if isinstance(event, StageRetried)]
     assert [event.attempt for event in retried] == list(ended.attempts)
     assert ended.passed
@@ -469,7 +490,7 @@ async def test_stages_found_out_run_before_what_needs_their_finder() -> None:
     found = tuple(Stage(name=f"a[{n}]", family="a", needs=("a",)) for n in ("x", "y"))
     seen: list[list[str]] = []
 
-    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: object) -> Outcome:
         if stage.name == "b":
             seen.append(list(needed))
         if stage.name == "a[y]":
@@ -491,7 +512,7 @@ async def test_stages_found_out_hand_on_what_they_made() -> None:
     found = tuple(Stage(name=f"a[{n}]", family="a", needs=("a",)) for n in ("x", "y"))
     seen: dict[str, list[str]] = {}
 
-    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: object) -> Outcome:
         seen[stage.name] = list(needed)
         return Outcome(result=Result.SUCCESS, spawned=found if stage.name == "a" else ())
 
@@ -521,7 +542,7 @@ async def test_stage_that_was_stopped_before_its_first_step_does_no_work() -> No
     """Its start was announced, and nothing is executed any more."""
     executed: list[str] = []
 
-    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: object) -> Outcome:
         del needed
         executed.append(stage.name)
         return Outcome(result=Result.SUCCESS)
@@ -663,7 +684,7 @@ async def test_first_reason_to_stop_wins() -> None:
 async def test_result_reached_before_a_cancel_stands() -> None:
     """A stage that ends although it was cancelled keeps the result it came to."""
 
-    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: object) -> Outcome:
         del stage, needed
         runner.stop(RunStopped(result=Result.CANCELLATION, reason="interrupted", exit_code=130))
         return Outcome(result=Result.SUCCESS)
@@ -690,7 +711,7 @@ async def _race(seed: int) -> set[Result]:
     started: list[str] = []
     ended: set[str] = set()
 
-    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: object) -> Outcome:
         del needed
         started.append(stage.name)
         await anyio.sleep(takes_s)
@@ -791,9 +812,9 @@ async def test_work_that_begins_too_late_is_told_no_time(monkeypatch: pytest.Mon
     monkeypatch.setattr(anyio, "current_time", lambda: now() + next(late_s))
 
     async def execute(
-        stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
+        stage: Stage, needed: Mapping[str, Outcome], *, deadline_s: float, **_: object
     ) -> Outcome:
-        del stage, needed, attempt
+        del stage, needed
         told.append(deadline_s)
         return Outcome(result=Result.SUCCESS)
 
@@ -806,9 +827,9 @@ async def test_work_knows_how_long_it_may_take() -> None:
     told: dict[str, float] = {}
 
     async def execute(
-        stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
+        stage: Stage, needed: Mapping[str, Outcome], *, deadline_s: float, **_: object
     ) -> Outcome:
-        del needed, attempt
+        del needed
         told[stage.name] = deadline_s
         return Outcome(result=Result.SUCCESS)
 
@@ -828,7 +849,7 @@ async def test_run_that_ends_in_time_is_not_held_by_its_deadline() -> None:
 async def test_exception_in_the_machinery_is_a_bug_of_ours() -> None:
     """Whatever escapes the execution is an error with a traceback, never allowed, never a hang."""
 
-    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: object) -> Outcome:
         del stage, needed
         message = "oops"
         raise ZeroDivisionError(message)
@@ -844,7 +865,7 @@ async def test_exception_in_the_machinery_is_a_bug_of_ours() -> None:
 async def test_durations_are_of_the_stage_itself() -> None:
     """Wall time of its last attempt, not of the run."""
 
-    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: float) -> Outcome:
+    async def execute(stage: Stage, needed: Mapping[str, Outcome], **_: object) -> Outcome:
         del needed
         await anyio.sleep({"a": 0.05, "b": 0.01}[stage.name])
         return Outcome(result=Result.SUCCESS)

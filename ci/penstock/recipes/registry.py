@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from penstock.again import patiently
 from penstock.causes import cause
 from penstock.errors import RegistryError
 from penstock.model import Health, Service
@@ -64,7 +66,7 @@ class Registry:
 
         Only the default branch in CI, with `REGISTRY`, `IMAGE_NAME` and `REGISTRY_TOKEN`, reaches
         the real registry. Everywhere else a throw-away registry in the engine takes the push,
-        once per image.
+        once per image. A registry that is down or busy is asked again; see `retries` of a stage.
 
         Raises:
             RegistryError: When the registry refuses or breaks off, or the tags do not lead to one
@@ -91,7 +93,8 @@ class Registry:
     async def _rehearse(self, image: dagger.Container, tags: Sequence[str]) -> list[str]:
         from dagger import dag
 
-        identity = f"{await image.rootfs().digest()} {await image.id()} {' '.join(tags)}"
+        content = await patiently(image.rootfs().digest)
+        identity = f"{content} {await image.id()} {' '.join(tags)}"
         if known := self.state.rehearsed.get(identity):
             self.was_rehearsed = True
             return known
@@ -124,19 +127,23 @@ async def _push(
     registry: dagger.Service | None = None,
 ) -> list[str]:
     """Publish under every reference, then pull each back and compare digests."""
+
+    async def publish(reference: str) -> str:
+        with _naming(reference):
+            return await image.publish(reference, registry_service=registry)
+
     digests: dict[str, str] = {}
     for reference in references:
-        with _naming(reference):
-            published = await image.publish(reference, registry_service=registry)
+        published = await patiently(partial(publish, reference))
         digests[reference] = published.rpartition("@")[2]
     if len(set(digests.values())) != 1:
         message = f"the tags do not lead to one digest: {digests}"
         raise RegistryError(message)
     repository = references[0].rpartition(":")[0]
     digest = digests[references[0]]
-    await puller.from_(f"{repository}@{digest}", registry_service=registry).sync()
+    await patiently(puller.from_(f"{repository}@{digest}", registry_service=registry).sync)
     for reference in references:
-        pulled = await puller.from_(reference, registry_service=registry).image_ref()
+        pulled = await patiently(puller.from_(reference, registry_service=registry).image_ref)
         if not pulled.endswith(digest):
             message = f"{reference} was pushed as {digest} and came back as {pulled}"
             raise RegistryError(message)
