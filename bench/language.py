@@ -39,11 +39,9 @@ if TYPE_CHECKING:
 STAGES, PLANNED, ROUNDS = 1000, 10_000, 5
 
 
-async def nothing(
-    stage: Stage, needed: Mapping[str, Outcome], *, attempt: int, deadline_s: float
-) -> Outcome:
+async def nothing(stage: Stage, needed: Mapping[str, Outcome], **_: object) -> Outcome:
     """Do a stage's work, which is none."""
-    del stage, needed, attempt, deadline_s
+    del stage, needed
     return Outcome(result=Result.SUCCESS)
 
 

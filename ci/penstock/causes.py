@@ -19,11 +19,14 @@ FULL_DISK = (
     "the engine's disk is full; empty its cache (`dagger core engine local-cache prune`, or "
     "`python3 -m ci engine prune` where there is one), or enlarge the disk"
 )
+# What nobody but a registry's client says: an author's own words, or the engine's of a file, may
+# hold an address with `/v2/` or a copy that failed, too.
 _REGISTRY = re.compile(
-    r"https?://[^\s/\"]+/v2/|resolve image |access denied, repository|failed commit on ref"
-    r"|short read: expected|failed to copy|httpReadSeeker"
+    r"https?://[^\s/\"]+/v2/[^\s\"]+/(?:manifests|blobs)/|resolve image |failed commit on ref"
+    r"|(?:pull|push) access denied, repository|httpReadSeeker"
 )
 _NO_NAME = re.compile(r"invalid reference|failed parsing")
+_OF_A_PUSH = re.compile(rf"{_NO_NAME.pattern}|short read: expected")
 _PULLED = re.compile(r"resolve image \"([^\"]+)\"")
 _HOST = re.compile(r"https?://(?:[^\s/@\"]*@)?([^\s/\"]+)/v2/")
 _STATUS = re.compile(r"unexpected status[^\n]*?: (?P<code>\d{3}) (?P<words>[A-Z][A-Za-z ]+)")
@@ -57,7 +60,15 @@ _ENDS: tuple[tuple[str, str, str], ...] = (
     (r"not found|unknown", "it has no such image", "see to the name and the tag"),
     (_NO_NAME.pattern, "that is no name of an image", "see to the name and the tag"),
 )
-_IN_VAIN = ("not found", "unauthorized", "denied", "forbidden", "invalid reference")
+_IN_VAIN = (
+    "not found",
+    "no such file",
+    "unauthorized",
+    "denied",
+    "forbidden",
+    "invalid reference",
+    "cannot query field",
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ def cause(text: str, pushed: str = "") -> Cause:
     if FULL.search(text):
         return Cause(FULL_DISK, None)
     words = plain_words(text)
-    if _REGISTRY.search(text) or (pushed and _NO_NAME.search(text)):
+    if _REGISTRY.search(text) or (pushed and _OF_A_PUSH.search(text)):
         return _of_registry(text, words, pushed)
     is_in_vain = any(final in text.lower() for final in _IN_VAIN)
     return Cause(words, None if is_in_vain else "engine")

@@ -112,7 +112,15 @@ def test_full_disk_is_named_and_not_tried_again(said: str) -> None:
 @pytest.mark.parametrize(
     ("said", "fault"),
     [
-        ("stat /nope: no such file or directory", "engine"),
+        ("stat /nope: not today", "engine"),
+        ("failed to copy xattrs: operation not supported", "engine"),
+        ("failed to copy file info: open /src/secret: permission denied", None),
+        ('Get "https://api.example.com/v2/deploys": 404', "engine"),
+        ('Get "https://api.example.com/v2/deploys/manifests": EOF', "engine"),
+        ("short read: expected 5 bytes but got 0: unexpected EOF", "engine"),
+        ("repository access denied, repository unknown", None),
+        ("lstat /nope: no such file or directory", None),
+        ('Cannot query field "nope" on type "Query"', None),
         ("context canceled", "engine"),
         ("pushing the button: pull manifest", "engine"),
         ('Get "https://host/x.git": dial tcp: connect: connection refused', "engine"),
@@ -122,6 +130,23 @@ def test_full_disk_is_named_and_not_tried_again(said: str) -> None:
 def test_what_no_registry_said_is_the_engines(said: str, fault: str | None) -> None:
     """Words like `push` and `manifest` alone make no registry."""
     assert (cause(said).words, cause(said).fault) == (said, fault)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'failed to do request: Head "https://h/v2/a/b/manifests/1": EOF',
+        'Get "https://h:5000/v2/x/blobs/sha256:a": EOF',
+        "failed to copy: httpReadSeeker: failed open: EOF",
+        'failed commit on ref "layer-sha256:caff": EOF',
+        "push access denied, repository does not exist or may require authorization",
+    ],
+)
+def test_registry_is_known_by_its_own_words(said: str) -> None:
+    """Also where no image is named: by the paths that only registries have, and the like."""
+    why = cause(said)
+    assert why.fault == (None if "denied" in said else "registry")
+    assert why.words != said
 
 
 def test_what_a_registry_said_in_words_that_nobody_knows_is_asked_again() -> None:
