@@ -22,9 +22,12 @@ _BREAK = re.compile(r"\n[\r\n]*+")  # begins with one fixed character, which `re
 _MAX_BREAK = 6  # a blank line with CR-CR-LF; without a limit, what is held back has none
 _MAX_WINDOW = 24
 _PASSWORDS = (re.compile(r"://[^\s/:@]*:([^\s@]+)@"), re.compile(r"://[^\s/:@]*:(\S+)@"))
-# Of a URL: a password that nobody told us of, and a token in place of the user's name.
+# Of a URL: a password that nobody told us of, and a token in place of the user's name. Before a
+# digest stands the name of an image with its tag: `docker://alpine:3.19@sha256:...`.
+_AT = r"(?=@(?!sha256:))"
 _IN_URL = re.compile(
-    r"""://([^\s/:@"'<>]{0,256}:)[^\s/?#"'<>]{1,1024}(?=@)|(://)[^\s/:@"'<>]{20,1024}(?=@)"""
+    rf"""://([^\s/:@"'<>]{{0,256}}:)[^\s/?#"'<>]{{1,1024}}{_AT}"""
+    rf"""|(://)[^\s/:@"'<>]{{20,1024}}{_AT}"""
 )
 # What quote_plus, quote, encodeURIComponent, Go's userinfo and encodeURI leave as it is.
 _URL_SAFE = ("", "/", "!'()*", "$&+,;=", "!#$&'()*+,/:;=?@")
@@ -111,6 +114,9 @@ def without_credentials(text: str) -> str:
 
 class Masker:
     """Masks known secrets in chunks of a text exactly as `Redactor.mask` does in the whole of it.
+
+    Not so passwords in URLs that nobody told of: those go only where the whole is masked, as in
+    every event.
 
     Only an end of the text that may begin a secret is held back: less than the longest form of
     a secret, not counting line breaks of up to six characters each.

@@ -382,6 +382,7 @@ def test_without_a_secret_a_text_is_itself() -> None:
         ('parse "https://:pass@host"', 'parse "https://:***@host"'),
         ("https://ghp_0123456789abcdefghij@host/x", "https://***@host/x"),
         ("two a://b:c@d and e://f:g@h", "two a://b:***@d and e://f:***@h"),
+        ("docker://user:pass@host/x:1@sha256:abc", "docker://user:***@host/x:1@sha256:abc"),
         ("a proxy http://user:%70w@proxy:3128/", "a proxy http://user:***@proxy:3128/"),
     ],
 )  # fmt: skip
@@ -399,8 +400,18 @@ def test_credentials_in_urls_are_masked_though_nobody_told_of_them(text: str, sh
         "see http://host:80, and write to me@host",
         "https://host/?mail=a:b@c",
         "git@host:owner/name.git",
+        "docker://alpine:3.19@sha256:abc",
+        "docker-image://python:3.11-slim@sha256:0f0f",
+        "docker-image://a-name-of-more-than-twenty-letters@sha256:0f0f",
     ],
 )
 def test_urls_without_credentials_stay_as_they_are(text: str) -> None:
-    """Neither a port nor a name is a password."""
+    """Neither a port, nor a name, nor the tag of an image with a digest is a password."""
     assert Redactor().mask(text) == text
+
+
+def test_chunks_keep_passwords_in_urls_that_nobody_told_of() -> None:
+    """Of a text in chunks only known secrets are masked: a URL may be cut anywhere."""
+    masker = redactor("another-secret").stream()
+    shown = masker.feed("https://user:pass-word@host another-secret ") + masker.flush()
+    assert shown == "https://user:pass-word@host *** "
