@@ -59,7 +59,10 @@ ROWS: dict[int, tuple[str, str]] = {
     30: ("Credentials in the URL of an error", "Masked"),
     31: ("Output in escape codes, in no UTF-8, in one endless line", "Kept, in bounded memory"),
     32: ("A report or the record cannot be written", "The stage's result stands, with a warning"),
-    33: ("The collector of telemetry is down", "The run is unaffected; at most a second is lost"),
+    33: (
+        "The collector of telemetry is down",
+        "The run is unaffected; less than two seconds are lost",
+    ),
     34: ("The engine's disk is full", "Named as such, and not tried again"),
     35: ("Two runs at once", "Nothing is shared; cancelling one leaves the other alone"),
     36: ("A cycle, an unknown need, a name given twice", "Refused before anything starts"),

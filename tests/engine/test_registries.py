@@ -26,6 +26,12 @@ PULL = """
 def pull():
     return dag.container().from_("{image}").with_new_file("/salt", "{salt}")
 """
+COMMAND = """
+@pipeline.stage{options}
+def pull(python):
+    data = dag.container().from_("{image}").rootfs()
+    return Command(python.with_directory("/data", data), "echo {salt} > /tmp/begun; ls /data")
+"""
 PUSH = """
 import os
 
@@ -64,11 +70,16 @@ def between(own_engine: OwnEngine, upstream: int) -> Iterator[Between]:
 
 
 def pull(
-    project: Project, engine: OwnEngine, between: Between, options: str = "", host: str = ""
+    project: Project,
+    engine: OwnEngine,
+    between: Between,
+    options: str = "",
+    host: str = "",
+    body: str = PULL,
 ) -> Run:
     image = f"t/{project.salt}"
     between.put(image, "1", os.urandom(200_000))
-    body = PULL.replace("{image}", f"{host or between.address}/{image}:1")
+    body = body.replace("{image}", f"{host or between.address}/{image}:1")
     project.write(body.replace("{salt}", project.salt).replace("{options}", options))
     return project.run("--engine", engine.url)
 
@@ -80,7 +91,7 @@ def push(project: Project, engine: OwnEngine, between: Between, options: str = "
 
 
 @pytest.mark.fault(9)
-@pytest.mark.parametrize("host", ["", MIRRORED])
+@pytest.mark.parametrize(("host", "body"), [("", PULL), (MIRRORED, PULL), ("", COMMAND)])
 def test_registry_that_is_down_at_a_pull_and_comes_back_is_asked_again(
     project: Project,
     own_engine: OwnEngine,
@@ -88,8 +99,9 @@ def test_registry_that_is_down_at_a_pull_and_comes_back_is_asked_again(
     measured: Callable[[str], None],
     *,
     host: str,
+    body: str,
 ) -> None:
-    """Unasked, with a growing wait, and every attempt is in the record."""
+    """Unasked, with a growing wait, and every attempt is in the record; for a command's image too."""
     between.down()
     events = project.folder / "reports/events.jsonl"
 
@@ -103,7 +115,7 @@ def test_registry_that_is_down_at_a_pull_and_comes_back_is_asked_again(
 
     watcher = threading.Thread(target=come_back)
     watcher.start()
-    run = pull(project, own_engine, between, host=host)
+    run = pull(project, own_engine, between, host=host, body=body)
     watcher.join()
     assert run.code == 0, run.out
     attempts = run.stage("pull")["attempts"]

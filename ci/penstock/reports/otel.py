@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # At the end of a run, for what is not delivered yet; with what the engine's CLI gets for its own,
-# no more than a second is lost. The second where something went wrong before.
+# and on a busy machine, less than two are lost. The second where something went wrong before.
 PATIENCE_S, DOUBTFUL_S = 0.5, 0.2
 SIGNALS = ("TRACES", "METRICS")
 
