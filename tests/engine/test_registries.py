@@ -74,6 +74,7 @@ def pull(
     engine: OwnEngine,
     between: Between,
     options: str = "",
+    *,
     host: str = "",
     body: str = PULL,
 ) -> Run:
