@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -124,6 +125,27 @@ def test_registry_that_is_down_at_a_pull_and_comes_back_is_asked_again(
     assert {attempt["fault"] for attempt in attempts} == {"registry"}
     assert f"registry {between.address}: nobody listens" in run.out
     measured("passed after two refusals or more, each in the record; behind a mirror too")
+
+
+@pytest.mark.fault(10)
+def test_layer_that_a_registry_is_too_busy_for_is_pulled_again_before_the_command(
+    project: Project, own_engine: OwnEngine, between: Between, measured: Callable[[str], None]
+) -> None:
+    """Also where the image itself was found at once; the command begins once."""
+    image = f"t/{project.salt}"
+    between.put(image, "1", os.urandom(200_000))
+    manifest = json.loads(between.ask(f"/v2/{image}/manifests/1")[1])
+    layer = manifest["layers"][0]["digest"]
+    # The engine itself asks again, too.
+    between.faults = [Fault(f"GET .*{layer}", status=503, times=5)]
+    body = COMMAND.replace("{image}", f"{between.address}/{image}:1").replace("{options}", "")
+    project.write(body.replace("{salt}", project.salt))
+    run = project.run("--engine", own_engine.url)
+    stage = run.stage("pull")
+    assert (run.code, stage["exit_code"]) == (0, 0), run.out
+    assert stage["attempts"]
+    assert {attempt["fault"] for attempt in stage["attempts"]} == {"registry"}
+    measured("503 for a layer of a command's image: asked again, then the command ran")
 
 
 @pytest.mark.fault(9)
