@@ -43,7 +43,7 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     return found
 
 
-NEEDS_ENGINE = {"command", "execute", "services", "session", "source"}
+NEEDS_ENGINE = {"again", "command", "execute", "services", "session", "source"}
 
 
 @pytest.mark.parametrize(
