@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,10 @@ def door() -> Iterator[socket.socket]:
 
 def asked(**env: str) -> str:
     words = ["sh", "-c", f"{sys.executable} -c '{ASK}'; :"]
-    done = subprocess.run(words, env=os.environ | env, capture_output=True, text=True, check=True)
+    path = {"PYTHONPATH": str(Path(parent.__file__).parents[1])}
+    done = subprocess.run(
+        words, env=os.environ | path | env, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
