@@ -2,7 +2,8 @@
 
 The engine itself replaces plain values only. Whatever else stands in a command's output stays in its
 cache, goes to whoever follows the session, and is on the screen of `dagger run`. So the output of a
-stage with secrets goes through `sed` there, which knows all their forms that fit on a line.
+stage with secrets goes through `sed` there, which knows all their forms that fit on a line, and
+holds a line whole, however long it is.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 # Takes the command as its arguments, as the wrapper without secrets does, and ends with its code.
 # GNU's sed writes line by line only if told so, and is 17 times as fast when the C library is told
-# (`stdbuf`); busybox knows neither and needs none. Where nothing masks, nothing is shown.
+# (`stdbuf`); busybox knows neither and needs none. Where nothing masks, nothing is shown. One `sed`
+# takes both streams: two would lose the order in which they were written.
 RUN_FILTERED = (
     'for penstock_sed in "stdbuf -oL sed" "sed -u" sed ""; do '
     f'[ "$(echo a | $penstock_sed -f {SCRIPT} 2>/dev/null)" = a ] && break; done; '
     'penstock_limit="timeout -s INT -k 5 $penstock_deadline"; '
-    f'if [ ! "$penstock_sed" ] || ! mkfifo -m 600 {PIPE}.1 {PIPE}.2; then '
+    f'if [ ! "$penstock_sed" ] || ! mkfifo -m 600 {PIPE} 2>/dev/null; then '
     'echo "[not shown: a stage has secrets, and its image no sed and /tmp to mask them]"; '
     'exec $penstock_limit "$@" >/dev/null 2>&1; fi; '
-    f"mask() {{ LC_ALL=C exec $penstock_sed -f {SCRIPT}; }}; "
-    f"mask <{PIPE}.1 & penstock_1=$!; mask <{PIPE}.2 >&2 & penstock_2=$!; "
-    f"exec 8>{PIPE}.1 9>{PIPE}.2 2>/dev/null; rm {PIPE}.1 {PIPE}.2; "
-    '(exec >&8 2>&9 8>&- 9>&- $penstock_limit "$@"); code=$?; exec 8>&- 9>&-; '
-    f"{{ sleep {DRAIN_S}; kill $penstock_1 $penstock_2; }} >/dev/null 2>&1 & wait $penstock_1 $penstock_2; exit $code"
+    f"LC_ALL=C $penstock_sed -f {SCRIPT} <{PIPE} & penstock_1=$!; "
+    f"exec 8>{PIPE} 2>/dev/null; rm {PIPE}; "
+    '(exec >&8 2>&8 8>&- $penstock_limit "$@"); code=$?; exec 8>&-; '
+    f"{{ sleep {DRAIN_S}; kill $penstock_1; }} >/dev/null 2>&1 & wait $penstock_1; exit $code"
 )
 
 
