@@ -136,6 +136,13 @@ def test_unreadable_report_closes_the_gate(tmp_path: Path, report: Report) -> No
     assert read([report], tmp_path).gates == ("report.xml cannot be read (ParseError)",)
 
 
+@pytest.mark.parametrize("report", [JUnit("out"), Coverage("out", at_least=80)])
+def test_folder_is_no_report_to_be_read(tmp_path: Path, report: Report) -> None:
+    """It is said in words that tell what to write instead."""
+    (tmp_path / "out").mkdir()
+    assert read([report], tmp_path).gates == ("out is a folder; name the file in it",)
+
+
 def test_plain_report_is_only_kept(tmp_path: Path) -> None:
     """A report of no known kind says nothing."""
     assert read([Report("anything")], tmp_path).summary == ()

@@ -97,6 +97,8 @@ def read(reports: Iterable[Report], folder: Path, checkout: Path | None = None) 
                 tests += cases
             elif isinstance(report, Coverage):
                 coverage += _judge_coverage(report, path, checkout, summary, gates)
+        except IsADirectoryError:
+            gates.append(f"{report.path} is a folder; name the file in it")
         except Exception as error:  # noqa: BLE001 - a report is untrusted input of any shape
             gates.append(f"{report.path} cannot be read ({type(error).__name__})")
     return Reading(
