@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import penstock
+from tests import faults
 
 ROOT = Path(__file__).parents[1]
 PENSTOCK = ROOT / "ci" / "penstock"
@@ -180,3 +181,43 @@ def test_what_the_page_on_security_promises_has_its_tests() -> None:
             functions = ast.walk(ast.parse((ROOT / "tests" / file).read_text()))
             defined = ast.FunctionDef | ast.AsyncFunctionDef
             assert name in [f.name for f in functions if isinstance(f, defined)], (file, name)
+
+
+def marked_by_row() -> dict[int, set[tuple[str, str]]]:
+    """Return the file and name of each test by the rows of faults that it is marked with.
+
+    Soaks are left out: the page is of what every run tests.
+    """
+    found: dict[int, set[tuple[str, str]]] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        if "soak" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for mark in node.decorator_list:
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.fault":
+                    for row in mark.args:
+                        test = (path.relative_to(ROOT).as_posix(), node.name)
+                        found.setdefault(ast.literal_eval(row), set()).add(test)
+    return found
+
+
+def test_every_fault_has_a_test() -> None:
+    """Each row is tested, and no test is for a row that is not there."""
+    assert sorted(marked_by_row()) == sorted(faults.ROWS)
+
+
+def test_page_on_faults_names_the_tests_that_there_are() -> None:
+    """All rows in their order, in their words; by each the tests that are marked with it."""
+    if not faults.PAGE.exists():
+        pytest.skip("the page is not written yet")
+    lines = faults.PAGE.read_text(encoding="utf-8").removeprefix(faults.HEAD).splitlines()
+    marked = marked_by_row()
+    assert len(lines) == len(faults.ROWS)
+    for line, (number, words) in zip(lines, faults.ROWS.items(), strict=True):
+        row = " | ".join((str(number), *(text.replace("|", r"\|") for text in words)))
+        assert line.startswith(f"| {row} | ")
+        cell = line.rpartition(" | ")[2]
+        named = {(file, name) for name, file in re.findall(r"\[(\w+)\]\(\.\./([\w/.]+)\)", cell)}
+        assert named == marked[number], number
