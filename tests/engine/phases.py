@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.engine.conftest import ROOT, laptop
+from tests.engine.own import docker
 
 if TYPE_CHECKING:
     import signal
@@ -23,13 +24,20 @@ if TYPE_CHECKING:
     from tests.engine.own import OwnEngine
 
 PIPELINE = """
+async def stay(name):
+    import anyio, pathlib
+    pathlib.Path(name).touch()
+    await anyio.sleep(900)
+
 @pipeline.stage
-def pull():
-    return dag.container().from_("postgres:15-alpine")
+async def pull():
+    from dagger import dag
+    await dag.container().from_("postgres:15-alpine").sync()
+    await stay("pulled")
 
 @pipeline.service
 def slow(python):
-    health = Health(command=["sh", "-c", "test -e /up || { sleep 3; touch /up; }"], timeout_s=9.0)
+    health = Health(command=["sh", "-c", "test -e /up || { sleep 6; touch /up; }"], timeout_s=9.0)
     return Service(container=python, port=1, args=["sleep", "971"], health=health)
 
 @pipeline.stage
@@ -48,7 +56,8 @@ def export(python):
 @pipeline.stage
 async def publish(python, registry):
     image = python.with_exec(["sh", "-c", "head -c 60M /dev/urandom > /big"])
-    return await registry.push(image, tags=["one", "two"])
+    await registry.push(image, tags=["one", "two"])
+    await stay("pushed")
 
 @pipeline.stage
 def green(python):
@@ -62,18 +71,46 @@ def teardown(python):
 def next_one(python):
     return Command(python, "true")
 """
-# By phase: which stages run, and what has happened when it begins.
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a run.
+
+    Args:
+        stage: The one that is run.
+        begins: A pattern in what has happened when it has begun.
+        ends: And when it is over.
+        instants_s: To disturb it at, after it began; all of them before it is over.
+    """
+
+    stage: str
+    begins: str
+    ends: str
+    instants_s: tuple[float, float, float] = (0.0, 0.3, 1.0)
+
+
+def _started(stage: str) -> str:
+    return f'"stage_started".*"stage": "{stage}"'
+
+
 PHASES = {
-    "connect": ("green", "run_started"),
-    "pull": ("pull", '"stage_started".*"stage": "pull"'),
-    "service": ("serve", '"stage_started".*"stage": "serve"'),
-    "command": ("command", '"stage_started".*"stage": "command"'),
-    "export": ("export", "[.]incoming-"),
-    "publish": ("publish", '"service_started".*"service": "registry"'),
-    "teardown": ("teardown", '"stage_started".*"stage": "teardown"'),
-    "report": ("green", '"stage_finished".*"stage": "green"'),
+    "connect": Phase("command", "run_started", "stage_started", (0.0, 0.15, 0.4)),
+    "pull": Phase("pull", _started("pull"), "file pulled|stage_finished", (0.0, 0.15, 0.4)),
+    "service": Phase("serve", _started("serve"), "service_started"),
+    "command": Phase("command", _started("command"), "stage_finished"),
+    "export": Phase("export", "file [.]incoming-", "stage_finished", (0.0, 0.15, 0.4)),
+    "publish": Phase(
+        "publish",
+        '"service_started".*"service": "registry"',
+        "file pushed|stage_finished",
+        (0.0, 0.15, 0.4),
+    ),
+    "teardown": Phase("teardown", _started("teardown"), '"stage_finished".*"stage": "teardown"'),
+    "report": Phase("green", '"stage_finished".*"stage": "green"', "run_finished"),
 }
 LONGEST_S = 60.0
+OWN = "penstock-hurt"  # what the names of engines begin with that tests make
 MARK = "PENSTOCK_TEST_FOLDER"
 KEPT = (".penstock", ".gitignore")
 
@@ -99,27 +136,39 @@ def write(project: Project) -> None:
 
 def start(project: Project, engine: OwnEngine, phase: str, *above: str) -> subprocess.Popen[str]:
     """Begin a run, below other words where they are given, and return when the phase has begun."""
-    stages, needle = PHASES[phase]
+    these = PHASES[phase]
     if phase == "pull":
         forget_images(engine)
-    if (events := project.folder / "reports/events.jsonl").exists():
-        events.unlink()
+    for name in ("reports/events.jsonl", "pulled", "pushed"):
+        (project.folder / name).unlink(missing_ok=True)
     with (project.folder / "out.txt").open("w") as out:
         child = subprocess.Popen(
-            [*above, sys.executable, "pipeline.py", "--only", stages],
+            [*above, sys.executable, "pipeline.py", "--only", these.stage],
             cwd=project.folder,
-            env=environment(engine) | {MARK: str(project.folder)},
+            env=environment(engine) | marked(project.folder),
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
         )
     end = time.monotonic() + LONGEST_S
-    while not re.search(needle, _seen(project.folder)) and child.poll() is None:
+    while not re.search(these.begins, _seen(project.folder)) and child.poll() is None:
         if time.monotonic() > end:
             child.kill()
             raise AssertionError((project.folder / "out.txt").read_text())
         time.sleep(0.01)
     return child
+
+
+def is_over(project: Project, phase: str) -> bool:
+    """Return whether a phase has ended that had begun."""
+    return bool(re.search(PHASES[phase].ends, _seen(project.folder)))
+
+
+def marked(folder: Path) -> dict[str, str]:
+    """Return the variables by which what a run leaves is known: its processes, temporary files."""
+    temporary = _temporary(folder)
+    temporary.mkdir(exist_ok=True)
+    return {MARK: str(folder), "TMPDIR": str(temporary)}
 
 
 def environment(engine: OwnEngine) -> dict[str, str]:
@@ -170,14 +219,15 @@ def interrupt(project: Project, number: signal.Signals, child: subprocess.Popen[
 
 
 def _seen(folder: Path) -> str:
-    """Return what has happened so far, and which unfinished files lie in the reports."""
+    """Return what has happened so far, and which files lie there and, unfinished, in the reports."""
     events = folder / "reports/events.jsonl"
-    files = " ".join(path.name for path in events.parent.glob(".*"))
+    found = (*folder.glob("p*ed"), *events.parent.glob(".*"))
+    files = "".join(f"file {path.name}\n" for path in found)
     return files + (events.read_text(errors="replace") if events.exists() else "")
 
 
 def left_on_host(before: Leftovers, folder: Path) -> list[str]:
-    """Return the processes, sockets, temporary files, containers and volumes that are new."""
+    """Return the processes, temporary files, sockets, containers and volumes that are new."""
     end = time.monotonic() + 10
     while (left := Leftovers.now(folder).beyond(before)) and time.monotonic() < end:
         time.sleep(0.2)
@@ -186,16 +236,18 @@ def left_on_host(before: Leftovers, folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What a run could leave on this machine."""
+    """What a run could leave on this machine.
+
+    A socket without a path ends with the processes that hold it; one with a path is a file.
+    """
 
     things: frozenset[str]
 
     @classmethod
     def now(cls, folder: Path) -> Leftovers:
         things = set(_processes(folder))
-        for words in (["docker", "ps", "-aq"], ["docker", "volume", "ls", "-q"]):
-            done = subprocess.run(words, capture_output=True, text=True, check=True)
-            things |= {f"{words[1]} {line}" for line in done.stdout.split()}
+        things |= set(_containers_and_volumes())
+        things |= {str(path) for path in _temporary(folder).rglob("*")}
         for top in (folder, folder / "reports", folder / ".penstock"):
             things |= {str(path) for path in top.glob(".*") if path.name not in KEPT}
         return cls(frozenset(things))
@@ -204,10 +256,32 @@ class Leftovers:
         return sorted(self.things - before.things)
 
 
+def _temporary(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.tmp")
+
+
+def _containers_and_volumes() -> Iterator[str]:
+    """Yield those that are no test's own engine, which another test may make at any time."""
+    volumes = docker("volume", "ls", "--quiet").split()
+    of_tests: set[str] = set()
+    for line in docker("ps", "--all", "--no-trunc", "--format", "{{.Names}} {{.Mounts}}").split(
+        "\n"
+    ):
+        name, _, mounts = line.partition(" ")
+        if name.startswith(OWN):
+            of_tests |= set(mounts.split(","))
+        elif name:
+            yield f"container {name}"
+    for volume in volumes:
+        if volume not in of_tests and not volume.startswith(OWN):
+            yield f"volume {volume}"
+
+
 def _processes(folder: Path) -> Iterator[str]:
-    """Yield all that was begun with a project's environment, whoever its parent is by now."""
+    """Yield all that was begun with a project's environment, or is in it, whoever its parent is."""
     mark = f"{MARK}={folder}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if mark in (process / "environ").read_bytes().split(b"\0"):
+            begun_here = mark in (process / "environ").read_bytes().split(b"\0")
+            if begun_here or (process / "cwd").readlink().is_relative_to(folder):
                 yield f"{process.name} {(process / 'cmdline').read_text()}"

@@ -53,7 +53,7 @@ def wait_for(project: Project, *needles: str) -> None:
 def begin(project: Project, *above: str) -> subprocess.Popen[bytes]:
     """Start a run that nobody watches, below other words where they are given."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    own = {"PYTHONPATH": str(ROOT / "ci"), phases.MARK: str(project.folder), "PATH": path}
+    own = {"PYTHONPATH": str(ROOT / "ci"), "PATH": path} | phases.marked(project.folder)
     return subprocess.Popen(
         [*above, sys.executable, "pipeline.py"],
         cwd=project.folder,
@@ -80,7 +80,7 @@ def test_signal_cancels_cleans_up_and_tells(
     """Teardown stages run, services are gone, and nothing is left on this machine."""
     project.write(SERVED.format(service=f"98{number:02}", command=f"97{number:02}"))
     before = Leftovers.now(project.folder)
-    child = project.start(**{phases.MARK: str(project.folder)})
+    child = project.start(**phases.marked(project.folder))
     wait_for(project, "stage_started", "work")
     wait_for(project, "service_started")
     began = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,12 +20,12 @@ __all__ = ["hurt", "own_engine", "project"]
 
 pytestmark = pytest.mark.engine
 
-INSTANTS_S = (0.0, 0.3, 1.0)
-each_phase = pytest.mark.parametrize("phase", phases.PHASES)
-each_instant = pytest.mark.parametrize("after_s", INSTANTS_S)
+each_instant = pytest.mark.parametrize(
+    ("phase", "after_s"),
+    [(name, after_s) for name, phase in phases.PHASES.items() for after_s in phase.instants_s],
+)
 
 
-@each_phase
 @each_instant
 @pytest.mark.parametrize("above", [(), ("dagger", "run")], ids=["plain", "dagger-run"])
 def test_engine_is_killed(
@@ -39,21 +40,20 @@ def test_engine_is_killed(
     before = Leftovers.now(project.folder)
     child = phases.start(project, hurt, phase, *above)
     time.sleep(after_s)
-    was_over = child.poll() is not None
+    was_over = phases.is_over(project, phase)
     end = phases.lose(project, hurt, "kill", child)
     assert end.took_s < 10
-    if not was_over and end.record["exit_code"] != 0:
+    assert "Traceback" not in end.out
+    if phase != "report":  # the run may be over before the engine is
+        assert not was_over, "the instant is too late; have the phase last longer"
         assert end.record["exit_code"] == 4, end.out
         assert end.record["result"] == "error"
         assert end.code == (-15 if above else 4), end.out
-    assert "Traceback" not in end.out
-    assert phase == "report" or after_s or not was_over
     hurt.ready()
     assert left_on_host(before, project.folder) == []
     assert project.run("--only", "next_one", "--engine", hurt.url).code == 0
 
 
-@each_phase
 @each_instant
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_is_interrupted(
@@ -65,18 +65,21 @@ def test_run_is_interrupted(
 ) -> None:
     """Cleaned up within 7.5 s, with the exit code of the signal, and nothing is left anywhere."""
     phases.write(project)
-    before, inside = Leftovers.now(project.folder), sorted(own_engine.processes().splitlines())
+    before, inside = Leftovers.now(project.folder), Counter(own_engine.processes().splitlines())
     child = phases.start(project, own_engine, phase)
     time.sleep(after_s)
-    was_over = child.poll() is not None
+    was_over = phases.is_over(project, phase)
     end = phases.interrupt(project, number, child)
     code = 128 + number
     assert end.took_s < 7.5
-    assert was_over or end.record["exit_code"] in {code, 0}, end.out
-    assert was_over or end.code in {code, 0}, end.out
     assert "Traceback" not in end.out
+    if phase == "report":  # the run may be over before the signal is there
+        assert end.record["exit_code"] in {code, 0}, end.out
+    else:
+        assert not was_over, "the instant is too late; have the phase last longer"
+        assert (end.record["exit_code"], end.code) == (code, code), end.out
     assert left_on_host(before, project.folder) == []
     until = time.monotonic() + 10
-    while (now := sorted(own_engine.processes().splitlines())) != inside:
-        assert time.monotonic() < until, [line for line in now if line not in inside]
+    while left := Counter(own_engine.processes().splitlines()) - inside:
+        assert time.monotonic() < until, left
         time.sleep(0.2)

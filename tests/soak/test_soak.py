@@ -122,7 +122,7 @@ def test_nothing_piles_up(
 
 def disturbed(project: Project, engine: OwnEngine, fault: str, number: int, after_s: float) -> int:
     """Run once, with one fault."""
-    mark = {phases.MARK: str(project.folder), "FAULT": fault, "NUMBER": f"{number}{project.salt}"}
+    mark = {"FAULT": fault, "NUMBER": f"{number}{project.salt}"} | phases.marked(project.folder)
     events = project.folder / "reports/events.jsonl"
     events.unlink(missing_ok=True)
     child = subprocess.Popen(
