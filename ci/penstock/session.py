@@ -75,7 +75,7 @@ class Session:
         from gql.transport import exceptions as faults
 
         if self.lost:
-            raise EngineError(self.lost)
+            raise self._error()
         with anyio.CancelScope(shield=True) as scope:
             self._asking.add(scope)
             loop = asyncio.get_running_loop()
@@ -91,7 +91,16 @@ class Session:
             finally:
                 opening.cancel()
                 self._asking.discard(scope)
-        raise EngineError(self.lost)
+        raise self._error()
+
+    def _error(self) -> EngineError:
+        """Return what says so, as an error of the SDK too, which wraps others in a group."""
+        import dagger
+
+        class _LostError(EngineError, dagger.DaggerError):
+            pass
+
+        return _LostError(self.lost)
 
     def _lose(self, why: str) -> None:
         """Tell it once, and end what waits for an answer."""

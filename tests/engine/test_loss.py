@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,3 +81,41 @@ def test_engine_that_restarts_serves_the_next_run(
     assert run.code == 0
     assert run.stage("green")["cached"] is True
     measured("passed, from the cache")
+
+
+ASKS_WITHIN_A_QUESTION = """
+import anyio, subprocess, sys
+from dagger import dag
+from penstock.errors import EngineError
+from penstock.session import open_session
+
+async def main():
+    told = {"emit": lambda _: None, "on_lost": lambda _: None, "advice": ""}
+    async with open_session(connecting=anyio.CancelScope(), **told) as session:
+        subprocess.run(["docker", "kill", sys.argv[1]], check=True)
+        try:
+            while True:
+                await dag.version()
+        except EngineError:
+            pass
+        try:
+            await dag.container().with_directory("/x", dag.directory()).id()
+        except EngineError as error:
+            print("told:", error)
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.fault(7)
+def test_loss_is_told_as_such_within_a_question_that_needs_another(hurt: OwnEngine) -> None:
+    """The SDK asks for ids side by side, and wraps what it does not know in a group."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS_WITHIN_A_QUESTION, hurt.name],
+        env=phases.environment(hurt),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "told: the engine stopped answering: " in done.stdout, done.stderr
