@@ -90,7 +90,7 @@ from penstock.errors import EngineError
 from penstock.session import open_session
 
 async def main():
-    told = {"emit": lambda _: None, "on_lost": lambda _: None, "advice": ""}
+    told = {"emit": lambda _: None, "on_lost": lambda _: None, "advice": "", "above": None}
     async with open_session(connecting=anyio.CancelScope(), **told) as session:
         subprocess.run(["docker", "kill", sys.argv[1]], check=True)
         try:
