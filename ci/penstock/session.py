@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import socket
+import subprocess
 import tempfile
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 
 ENGINE_VARIABLE = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
 # An engine that somebody names is there or not; one that the CLI has to find may be downloaded.
-LOCAL_S, NAMED_S, FOUND_S = 7.0, 15.0, 600.0
-LOCAL = ("tcp", "unix", "container", "docker-container", "podman-container")
+NAMED_S, FOUND_S = 20.0, 600.0
+OPEN_S = 8.0  # for the first answers of a session that is there
 KNOCK_S = 2.0
+RUNTIMES = {"container": "docker", "docker-container": "docker", "podman-container": "podman"}
 # The CLI ends within 0.2 s; but where it sends telemetry, and the collector takes none of it, not
 # within ten seconds.
 CLOSE_S, CLOSE_SENDING_S = 10.0, 0.5
@@ -172,10 +174,11 @@ async def open_session(
         try:
             with connecting, anyio.fail_after(bound_s):
                 await anyio.to_thread.run_sync(_knock, named)
-                await stack.enter_async_context(_cli_session(session))
-                bound_s = min(bound_s, NAMED_S)  # now there is an engine, downloaded or not
-                with anyio.fail_after(bound_s):
-                    version = await _connect(stack, session)
+                async with _knocking(named):
+                    await stack.enter_async_context(_cli_session(session))
+                    bound_s = OPEN_S  # now there is an engine, downloaded or not
+                    with anyio.fail_after(bound_s):
+                        version = await _connect(stack, session)
         except (OSError, ValueError) as error:
             which = f" {named}" if named else ""
             words = plain_words(str(error)) or f"no answer within {bound_s:g} s"
@@ -192,13 +195,34 @@ async def open_session(
 
 
 def _bound_s(engine: str) -> float:
-    """Return how long an engine may take to answer: a local one is there or not."""
-    scheme = engine.partition("://")[0]
-    if "DAGGER_SESSION_PORT" in os.environ:
-        return LOCAL_S
-    if not engine or "image" in scheme:
-        return FOUND_S
-    return LOCAL_S if scheme in LOCAL else NAMED_S
+    """Return how long an engine may take to answer."""
+    is_named = engine and "image" not in engine.partition("://")[0]
+    return NAMED_S if is_named or "DAGGER_SESSION_PORT" in os.environ else FOUND_S
+
+
+@asynccontextmanager
+async def _knocking(engine: str) -> AsyncIterator[None]:
+    """Knock again every second while something waits for the engine, and give up when it is gone."""
+    gone: list[OSError] = []
+
+    async def knock(waiting: anyio.CancelScope) -> None:
+        while not gone:
+            await anyio.sleep(BEAT_S)
+            try:
+                await anyio.to_thread.run_sync(_knock, engine)
+            except OSError as error:
+                gone.append(error)
+        waiting.cancel()
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(knock, tasks.cancel_scope)
+            yield
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:  # of one, what was raised in here
+        raise group.exceptions[0] from None
+    if gone:
+        raise gone[0]
 
 
 def _knock(engine: str) -> None:
@@ -210,8 +234,23 @@ def _knock(engine: str) -> None:
         elif parts.scheme == "unix":
             with socket.socket(socket.AF_UNIX) as door:
                 door.connect(parts.path)
+        elif parts.scheme in RUNTIMES:
+            _look(RUNTIMES[parts.scheme], parts.netloc)
     except OSError as error:
         raise ConnectionError((error.strerror or str(error)).lower()) from error
+
+
+def _look(runtime: str, container: str) -> None:
+    """Look whether a container runs; what cannot be found out is left to the CLI."""
+    words = [runtime, "container", "inspect", "--format", "{{.State.Status}}", container]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=KNOCK_S, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return
+    state = done.stdout.strip() if done.returncode == 0 else done.stderr.strip()
+    if state != "running":
+        message = f"its container is {state}" if done.returncode == 0 else state
+        raise ConnectionError(message)
 
 
 def _import_sdk() -> None:

@@ -120,6 +120,7 @@ def test_engine_that_does_not_answer_can_be_interrupted(project: Project) -> Non
     [
         ("tcp://127.0.0.1:1", "connection refused; does Docker run here"),
         ("unix:///nowhere.sock", "no such file or directory; does Docker run here"),
+        ("container://nobody", "error response from daemon: no such container: nobody; does"),
         ("bogus://x", 'start engine: no driver for scheme "bogus" found; does Docker run here'),
     ],
 )
@@ -163,15 +164,13 @@ def test_terminal_without_unicode_loses_nothing(project: Project) -> None:
 
 
 def test_what_cannot_be_written_leaves_a_green_run_green(project: Project) -> None:
-    """Loudly: neither the events of the run nor its memory could be written."""
+    """Loudly: the memory of the run could not be written."""
     write(project, TWO_STAGES.replace("exit 7", "exit 0"))
-    (project.folder / "reports").mkdir()
-    (project.folder / "reports/events.jsonl").symlink_to("/dev/full")
     (project.folder / ".penstock/state.json/in the way").mkdir(parents=True)
     run = project.run()
     assert run.code == 0
     assert "All stages passed ✓" in run.out
-    assert run.out.count("WARNING: cannot write") == 2
+    assert run.out.count("WARNING: cannot write") == 1, run.out
     assert run.record["exit_code"] == 0
 
 
