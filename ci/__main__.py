@@ -15,6 +15,9 @@ from pathlib import Path
 os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # dockerd, ldconfig
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine.command import main
+try:
+    from engine.command import main
 
-sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))
+except KeyboardInterrupt:
+    sys.exit(130)

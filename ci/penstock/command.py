@@ -18,7 +18,7 @@ from penstock.causes import FULL
 from penstock.events import ActivityChanged, Event, Warned
 from penstock.export import Measured, export, forget, measure
 from penstock.filter import RUN_FILTERED, SCRIPT
-from penstock.folder import write_whole
+from penstock.folder import file_name, write_whole
 from penstock.model import Artifact, Command, Outcome, Report, Result, Stage
 from penstock.reports.problems import problems
 from penstock.reports.reading import Reading, read
@@ -53,7 +53,6 @@ WRAPPER = (
     '[ "$code" -lt 128 ] || [ "$code" -gt 191 ] || code=1; exit "$code"'
 )
 TIMED_OUT_CODES = (124, 130, 137)
-MOST_NAME_BYTES = 200  # of a stage in the name of its log; file systems take 255 in all
 TAIL_LINES, MOST_TAIL, MOST_LINE = 50, 32_000, 4_000
 
 
@@ -337,15 +336,6 @@ async def _marker(done: dagger.Container) -> str:
         return await done.file(MARKER).contents()
     except dagger.QueryError:
         return ""  # the image has no `sh`, say, or another `/tmp` is mounted over it
-
-
-def file_name(stage: str) -> str:
-    """Return a stage's name as it can stand in a path; a long one is cut, and told from others."""
-    plain = re.sub(r"[^\w.,=\[\]+-]", "-", stage)
-    if len(plain.encode()) <= MOST_NAME_BYTES:
-        return plain
-    digest = hashlib.sha256(stage.encode()).hexdigest()[:16]
-    return f"{plain[: MOST_NAME_BYTES // 8]}-{digest}"  # a character has up to 4 bytes
 
 
 def printed(argv: Sequence[str], output: str) -> str:

@@ -6,14 +6,17 @@ What is checked out may be a stranger's: a link in it, where we write, would hav
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
+import re
 import secrets
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 PRIVATE = 0o700
+MOST_NAME_BYTES = 200  # of a stage in the name of its log; file systems take 255 in all
 
 
 def make_private(folder: Path) -> None:
@@ -49,6 +52,15 @@ def write_whole(path: Path, text: str) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def file_name(stage: str) -> str:
+    """Return a stage's name as it can stand in a path; a long one is cut, and told from others."""
+    plain = re.sub(r"[^\w.,=\[\]+-]", "-", stage)
+    if len(plain.encode()) <= MOST_NAME_BYTES:
+        return plain
+    digest = hashlib.sha256(stage.encode()).hexdigest()[:16]
+    return f"{plain[: MOST_NAME_BYTES // 8]}-{digest}"  # a character has up to 4 bytes
 
 
 def leads_into(link: Path, folder: Path) -> bool:

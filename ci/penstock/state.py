@@ -148,9 +148,10 @@ def alone(root: Path, reports: Path, say: Callable[[str], None]) -> Iterator[boo
             if killed := _holder(lock):
                 ours = (folder, reports, reports / "logs")
                 swept = _sweep(*(path for path in ours if leads_into(path, root)))
+                left = f"; unfinished files removed: {swept}" if swept else ""
                 say(
-                    f"the last run (process {killed}) was killed before its end; its engine session "
-                    f"ended with it; unfinished files removed: {swept}"
+                    f"the last run (process {killed}) was ended before its own end, and its engine "
+                    f"session with it{left}"
                 )
             lock.truncate(0)
             lock.write(str(os.getpid()))

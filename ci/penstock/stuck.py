@@ -30,13 +30,14 @@ HOLD_S = 30.0  # how long code that blocks may hold up all others
 SIGNALLED_S = 2.0  # how long once somebody wants the run to end
 LEAVE_S = 2.0  # what tasks get that the author's code left behind
 BEAT_S = 1.0
+SAME_S = 1.0
 
 _LIBRARIES = tuple(
     {str(Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     | {str(Path(__file__).parent), "<"}
 )
 _step = asyncio.Handle._run.__code__  # noqa: SLF001 - where the loop gives way to a task
-_signals = 0
+_signals: list[tuple[int, float]] = []  # and when each came
 
 
 class StuckError(BaseException):
@@ -46,8 +47,7 @@ class StuckError(BaseException):
 @contextmanager
 def watched() -> Iterator[None]:
     """Have alarms interrupt what is interruptible, and forget them in the end."""
-    global _signals  # noqa: PLW0603 - a process has but one set of signals
-    _signals = 0
+    _signals.clear()
     before = signal.signal(signal.SIGALRM, _ring)
     timer = signal.getitimer(signal.ITIMER_REAL)
     try:
@@ -68,12 +68,13 @@ def hurry(number: int, _frame: FrameType | None) -> None:
     """Handle a signal beside the loop, which may not run: interrupt soon what blocks it.
 
     The second one ends the process at once; the engine's session ends with it, as that reads our
-    end of a pipe.
+    end of a pipe. Another signal at the same moment is none: `dagger run` sends a SIGTERM behind the
+    terminal's SIGINT.
     """
-    global _signals  # noqa: PLW0603 - see above
-    _signals += 1
-    if _signals > 1:
+    now = time.monotonic()
+    if any(number == before or now - at > SAME_S for before, at in _signals):
         os._exit(SIGNALLED_CODE + number)
+    _signals.append((number, now))
     signal.setitimer(signal.ITIMER_REAL, SIGNALLED_S, BEAT_S)
 
 

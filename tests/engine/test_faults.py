@@ -279,3 +279,20 @@ def test(python):
     (read,) = [json.loads(line) for line in events if '"tests_read"' in line]
     assert [case["duration_s"] for case in read["cases"]] == [0.25]
     measured("order and durations are ours, a test's duration is its own, dates are in UTC")
+
+
+def test_log_of_a_command_that_was_cut_off_is_kept(project: Project) -> None:
+    """As far as it had come: who stops a test that hangs wants to read where."""
+    project.write("""
+@pipeline.stage
+def slow(python):
+    return Command(python, "echo words of slow; exec sleep 60", shell=True)
+
+@pipeline.stage
+def bad(python):
+    return Command(python, "sleep 3; exit 1", shell=True)
+""")
+    run = project.run()
+    assert run.stage("slow")["result"] == "cancellation"
+    kept = (project.folder / "reports/logs/slow.txt").read_text()
+    assert kept == "[cut off; up to here it printed]\nwords of slow\n"

@@ -61,6 +61,7 @@ def begin(project: Project, *above: str) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
 
 
@@ -99,15 +100,22 @@ def test_signal_cancels_cleans_up_and_tells(
     measured(f"{number.name}: exit {128 + number}, teardown ran, nothing left, within 7.5 s")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_to_dagger_run_keeps_the_record(project: Project, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "group"), [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, False)]
+)
+def test_signal_to_dagger_run_keeps_the_record(
+    project: Project, number: signal.Signals, *, group: bool
+) -> None:
     """It leaves us without an engine at once, and still all is written and all of us ends."""
     project.write(SERVED.format(service=f"96{number:02}", command=f"95{number:02}"))
     before = Leftovers.now(project.folder)
     child = begin(project, "dagger", "run")
     wait_for(project, "service_started")
     began = time.monotonic()
-    child.send_signal(number)
+    if group:  # as a terminal does
+        os.killpg(child.pid, number)
+    else:
+        child.send_signal(number)
     assert child.wait(30) != 0
     assert left_on_host(before, project.folder) == []
     assert time.monotonic() - began < 10
@@ -401,7 +409,7 @@ def green(python):
 """)
     run = project.run()
     assert run.code == 0
-    assert f"the last run (process {pid}) was killed before its end" in run.out
+    assert f"the last run (process {pid}) was ended before its own end" in run.out
     assert "unfinished files removed: 1" in run.out
-    assert "was killed" not in project.run().out
+    assert "before its own end" not in project.run().out
     measured("nothing left in the engine within 10 s, and the next run says what it removed")

@@ -14,11 +14,11 @@ from penstock.command import (
     TAIL_LINES,
     Commands,
     Try,
-    file_name,
     printed,
     tail,
 )
 from penstock.config import RunInfo
+from penstock.folder import file_name
 from penstock.model import Result, Stage
 from penstock.redact import Redactor
 from penstock.state import State

@@ -157,7 +157,7 @@ def test_memory_cut_anywhere_is_forgotten_and_written_anew(
             left = State.load(tmp_path)
             assert left in (State(folder), state)
             assert left.inputs in ({}, state.inputs)
-            assert all("was killed before its end" in words for words in said)
+            assert all("was ended before its own end" in words for words in said)
             state.save()
         assert State.load(tmp_path) == state
         assert State.load(tmp_path).inputs == state.inputs

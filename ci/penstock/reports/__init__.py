@@ -38,6 +38,7 @@ def shown(look: Look, run: RunInfo, redactor: Redactor) -> Iterator[list[Listene
     """Have a run shown everywhere while it lasts: on the terminal, in files, on its CI host."""
     from penstock.reports.console import ConsoleReport
     from penstock.reports.github import GitHubReport
+    from penstock.reports.logs import CutLogs
     from penstock.reports.otel import TelemetryReport, signals
     from penstock.reports.record import Record
 
@@ -52,7 +53,7 @@ def shown(look: Look, run: RunInfo, redactor: Redactor) -> Iterator[list[Listene
             environ=run.environ,
             live=False if look.json and sys.stdout.isatty() else None,  # both on one terminal
         )
-        listeners: list[Listener] = [stack.enter_context(console), record]
+        listeners: list[Listener] = [stack.enter_context(console), record, CutLogs(run.reports)]
         if look.json:
             from penstock.reports.jsonlines import JsonLines
 
