@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,6 @@ import pytest
 from tests.engine.own import OwnEngine
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +111,13 @@ class Project:
 def project(tmp_path: Path) -> Project:
     """An empty project; its salt keeps its commands out of other tests' cache."""
     return Project(tmp_path, f"salt{time.time_ns()}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard() -> None:
+    """Have signals heard by what is started here, as at a terminal: `nohup` and `&` hand deafness on."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
