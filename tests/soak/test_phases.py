@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine import phases
-from tests.engine.conftest import Project, hurt, own_engine, project
+from tests.engine.conftest import Project, heard, hurt, own_engine, project
 from tests.engine.phases import Leftovers, left_on_host
 
 if TYPE_CHECKING:
     from tests.engine.own import OwnEngine
 
-__all__ = ["hurt", "own_engine", "project"]
+__all__ = ["heard", "hurt", "own_engine", "project"]
 
 pytestmark = pytest.mark.engine
 

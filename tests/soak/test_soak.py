@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine import phases
-from tests.engine.conftest import Project, project
+from tests.engine.conftest import Project, heard, project
 from tests.engine.own import NAME, OwnEngine
 from tests.engine.phases import Leftovers, left_on_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["project"]
+__all__ = ["heard", "project"]
 
 pytestmark = pytest.mark.engine
 
