@@ -120,7 +120,7 @@ def test_signal_to_dagger_run_keeps_the_record(
     assert left_on_host(before, project.folder) == []
     assert time.monotonic() - began < 10
     record = phases.record(project.folder)
-    assert record["exit_code"] in {143, 4}
+    assert record["exit_code"] in {130, 143, 4}
     assert {stage["result"] for stage in record["stages"]} <= {"cancellation", "error", "skip"}
     assert settled(f"sleep 96{number:02}")
 
