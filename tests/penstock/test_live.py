@@ -246,3 +246,19 @@ async def test_nobody_there_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("DAGGER_SESSION_PORT", "1")
     monkeypatch.setenv("DAGGER_SESSION_TOKEN", "token")
     await Engine().live.follow()
+
+
+async def test_last_lines_of_a_service_are_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last fifty, masked, with what the mask still held back; none once it is another one."""
+    monkeypatch.setattr("penstock.live.LATE_S", 0.0)
+    engine = Engine("correct-horse")
+    engine.span(21, engine.service("db"))
+    engine.span(22, engine.stage("test"))
+    engine.prints(21, "".join(f"line {number}\n" for number in range(60)))
+    engine.prints(21, "the password is correct-horse\nlast words\n")
+    engine.prints(22, "of a stage\nand hal")
+    lines = (await engine.live.last_lines("db")).splitlines()
+    assert lines[-2:] == ["the password is ***", "last words"]
+    assert len(lines) == 50
+    engine.live.forget_lines("db")
+    assert await engine.live.last_lines("db") == ""
