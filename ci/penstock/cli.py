@@ -66,6 +66,13 @@ def main(pipeline: Pipeline, argv: Sequence[str] | None = None) -> int:
         words = "error: penstock itself failed, as shown above"
         _complain(redactor, f"{traceback.format_exc()}{words}")
         return BUG_CODE
+    finally:
+        # What nobody can read any more, Python would try once more, and end with 120 for it.
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                _silence(stream)
 
 
 @contextmanager
