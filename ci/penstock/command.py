@@ -23,7 +23,7 @@ from penstock.model import Artifact, Command, Outcome, Report, Result, Stage
 from penstock.reports.problems import problems
 from penstock.reports.reading import Reading, read
 from penstock.reports.record import LOG_FOLDER, RESERVED
-from penstock.services import ServicePool, bind
+from penstock.services import ServicePool, bind, death
 from penstock.state import Passed, State
 
 if TYPE_CHECKING:
@@ -274,13 +274,30 @@ class Commands:
         try:
             # An image that cannot be pulled is found out before the command begins; what goes wrong
             # with the command itself is an exit code.
-            code = await patiently(done.exit_code)
+            code = await self._ended(done, command)
             told = _Told.read(code, await _marker(done), command.reports)
             run = told.run
         finally:
             if not start and run == self.run.id:
                 await self.pool.sweep(command.services)
         return told
+
+    async def _ended(self, done: dagger.Container, command: Command) -> int:
+        """Return a command's exit code.
+
+        Equal commands of two runs at one time are executed once, beside the services of one of
+        them. When these die and our own live on, it was the other run that was ended: once more.
+        """
+        import dagger
+
+        try:
+            return await patiently(done.exit_code)
+        except dagger.QueryError as error:
+            dead = death(str(error))
+            keys = [service.key for service in command.services if dead and dead[0] == service.name]
+            if not keys or not await self.pool.live.serves(keys[0]):
+                raise
+            return await patiently(done.exit_code)
 
     async def _said(
         self, done: dagger.Container, this: Try, *, has_failed: bool

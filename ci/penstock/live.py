@@ -90,6 +90,7 @@ class Live:
     _waiting: list[dict[str, Any]] = field(default_factory=list, init=False)
     _printers: dict[tuple[str, int], _Printer] = field(default_factory=dict, init=False)
     _active: dict[str, str] = field(default_factory=dict, init=False)
+    _executing: set[str] = field(default_factory=set, init=False)
     _last: defaultdict[str, deque[str]] = field(
         default_factory=partial(defaultdict, partial(deque, maxlen=LAST_LINES)), init=False
     )
@@ -122,6 +123,11 @@ class Live:
         """Begin anew: another server is started, or what was printed so far prepared it."""
         self._last.pop(service, None)
 
+    async def serves(self, service: str) -> bool:
+        """Return whether a server of this run lives on, as far as the engine has told."""
+        await anyio.sleep(LATE_S)
+        return any(self._source(number) == ("", service) for number in self._executing)
+
     async def follow(self) -> None:
         """Listen as long as the session lives; without this the run is only less talkative."""
         async with anyio.create_task_group() as tasks:
@@ -142,8 +148,10 @@ class Live:
         for span in spans:
             number = _hex(span["spanId"])
             self._parents[number] = _hex(span.get("parentSpanId", ""))
+            has_ended = int(span.get("endTimeUnixNano", 0)) < ONGOING
+            if span["name"].startswith("exec "):
+                (self._executing.discard if has_ended else self._executing.add)(number)
             if ACTIVITY.match(span["name"]):
-                has_ended = int(span.get("endTimeUnixNano", 0)) < ONGOING
                 self._activity(number, "" if has_ended else NOISE.sub("", span["name"]))
         waiting, self._waiting = self._waiting, []
         self._records(waiting)

@@ -311,14 +311,16 @@ def db(python):
 @pipeline.stage
 def count(python, db):
     wait = "sleep 8; psql -h db -U postgres -d d -tAc 'create table own (); select 1' || test ! -e /no-psql"
-    return Command(db.container, wait, env={"PGPASSWORD": "postgres"}, shell=True, services=[db])
-"""
+    variables = {"PGPASSWORD": "postgres", "SALT": "{salt}"}
+    return Command(db.container, wait, env=variables, shell=True, services=[db])
+""".replace("{salt}", project.salt)
     other = Project(tmp_path_factory.mktemp("other"), project.salt)
+    children = []
     for one in (project, other):
         one.write(body)
-    children = [begin(one) for one in (project, other)]
-    for one in (project, other):
+        children.append(begin(one))
         wait_for(one, "service_started")
+        time.sleep(1)  # its command is asked for: the second one is the first's to the engine
     children[0].send_signal(signal.SIGINT)
     assert children[0].wait(30) == 130
     assert children[1].wait(60) == 0

@@ -262,3 +262,17 @@ async def test_last_lines_of_a_service_are_at_hand(monkeypatch: pytest.MonkeyPat
     assert len(lines) == 50
     engine.live.forget_lines("db")
     assert await engine.live.last_lines("db") == ""
+
+
+async def test_server_lives_until_its_span_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the engine tells of the span above it only later."""
+    monkeypatch.setattr("penstock.live.LATE_S", 0)
+    engine = Engine()
+    db = engine.service("db")
+    assert not await engine.live.serves("db")
+    engine.span(8, 7, "exec postgres")
+    engine.span(7, db, "Service.start")
+    assert await engine.live.serves("db")
+    assert not await engine.live.serves("redis")
+    engine.span(8, 7, "exec postgres", ended=True)
+    assert not await engine.live.serves("db")
