@@ -19,6 +19,11 @@ PRIVATE = 0o700
 MOST_NAME_BYTES = 200  # of a stage in the name of its log; file systems take 255 in all
 
 
+def cache_home() -> Path:
+    """Return the user's folder for what can be made again, by the XDG rules."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
 def make_private(folder: Path) -> None:
     """Make a folder, or make the one that is there, ours alone.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import importlib
 import importlib.metadata
 import json
 import os
@@ -22,13 +20,14 @@ import anyio
 import anyio.to_thread
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from penstock import sdk
 from penstock.errors import EngineError, plain_words
 from penstock.events import EngineConnected, Event
+from penstock.folder import cache_home
 from penstock.parent import is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
 
 ENGINE_VARIABLE = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
 # An engine that somebody names is there or not; one that the CLI has to find may be downloaded.
@@ -253,38 +252,23 @@ def _look(runtime: str, container: str) -> None:
         raise ConnectionError(message)
 
 
-def _import_sdk() -> None:
-    """Import Dagger, for over a second: in a thread, where signals are heard meanwhile."""
-    gc.disable()
-    importlib.import_module("dagger")
-    gc.freeze()  # its objects live as long as we do, and are more than all others
-    gc.enable()
-
-
 async def _connect(stack: AsyncExitStack, session: Session) -> str:
     """Return the version of the engine behind the session that is there."""
     import dagger
 
-    # A request sent twice is a command executed twice: the SDK would, five times.
-    config = dagger.Config(retry=dagger.Retry(execute=False))
     try:
-        connection = await stack.enter_async_context(_shielded_exit(dagger.connection(config)))
-        session.take_over(await connection.session.get_session())
-        version = await dagger.dag.version()
+        connection, version = await sdk.connect()
     except dagger.DaggerError as error:
         raise ConnectionError(str(error) or type(error).__name__) from error
+    stack.push_async_callback(_shielded, connection.close)
+    session.take_over(await connection.session.get_session())
     session.is_open = True
     return version
 
 
-@asynccontextmanager
-async def _shielded_exit(connection: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
-    opened = await connection.__aenter__()
-    try:
-        yield opened
-    finally:
-        with anyio.CancelScope(shield=True):
-            await connection.__aexit__(None, None, None)
+async def _shielded(close: Callable[[], Awaitable[None]]) -> None:
+    with anyio.CancelScope(shield=True):
+        await close()
 
 
 @asynccontextmanager
@@ -292,14 +276,13 @@ async def _cli_session(opened: Session) -> AsyncIterator[None]:
     """Start the CLI's session ourselves, in a process group of its own.
 
     The SDK's start waits ten minutes for an engine, hears no signal meanwhile, and its child dies
-    of the terminal's Ctrl-C before anything is cleaned up. Left to the SDK: a session that is
-    there already (`dagger run`), and a machine whose CLI has to be downloaded first.
+    of the terminal's Ctrl-C before anything is cleaned up. Left to the SDK: to download the CLI.
     """
-    cli = _cli()
-    if cli is None or "DAGGER_SESSION_PORT" in os.environ:
-        await anyio.to_thread.run_sync(_import_sdk)
+    if "DAGGER_SESSION_PORT" in os.environ:  # `dagger run`
+        await anyio.to_thread.run_sync(sdk.load)
         yield
         return
+    cli = _cli() or await _downloaded()
     words = [str(cli), "session", "--label", "dagger.io/sdk.name:python"]
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         with anyio.CancelScope(shield=True):  # else it may run without anybody who ends it
@@ -307,7 +290,7 @@ async def _cli_session(opened: Session) -> AsyncIterator[None]:
         assert process.stdout is not None  # noqa: S101 - what mypy cannot know
         variables: dict[str, str] = {}
         try:
-            await anyio.to_thread.run_sync(_import_sdk)
+            await anyio.to_thread.run_sync(sdk.load)
             try:
                 line = await BufferedByteReceiveStream(process.stdout).receive_until(
                     b"\n", LINE_BYTES
@@ -343,7 +326,17 @@ def _cli() -> Path | None:
     """Return the CLI that the SDK would take, if it is there."""
     if named := os.environ.get("_EXPERIMENTAL_DAGGER_CLI_BIN"):
         return Path(named)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     # The SDK wants the CLI of its own version; asking the SDK itself would mean importing it.
-    cli = cache / "dagger" / f"dagger-{importlib.metadata.version('dagger-io')}"
+    cli = cache_home() / "dagger" / f"dagger-{importlib.metadata.version('dagger-io')}"
     return cli if cli.exists() else None
+
+
+async def _downloaded() -> Path:
+    await anyio.to_thread.run_sync(sdk.load)
+    import dagger
+    from dagger.provisioning._download import Downloader
+
+    try:
+        return Path(await Downloader())
+    except dagger.DaggerError as error:
+        raise ConnectionError(str(error)) from error

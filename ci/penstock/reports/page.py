@@ -15,13 +15,14 @@ import math
 import shlex
 import statistics
 import urllib.parse
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from penstock.events import Event, PastRun, RunFinished
 from penstock.evidence import TestResult
-from penstock.folder import write_whole
+from penstock.folder import cache_home, make_private, write_whole
 from penstock.graph import Graph
 from penstock.model import Result
 from penstock.reports.drawing import BOX_HEIGHT, BOX_WIDTH, MARGIN, curve, places_of
@@ -33,7 +34,8 @@ from penstock.reports.view import RunView
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from jinja2 import Environment
+    from jinja2 import Environment, FileSystemBytecodeCache
+    from jinja2.bccache import Bucket
     from markupsafe import Markup
 
     from penstock.events import CoverageRead
@@ -408,11 +410,29 @@ def _digest(name: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
+def _compiled() -> FileSystemBytecodeCache | None:
+    """Return where compiled templates are kept, if they can be: compiling them takes 0.1 s."""
+    import jinja2
+
+    class Kept(jinja2.FileSystemBytecodeCache):
+        def dump_bytecode(self, bucket: Bucket) -> None:
+            with suppress(OSError):  # the page matters, not what it is faster with
+                super().dump_bytecode(bucket)
+
+    folder = cache_home() / "penstock" / f"templates-{jinja2.__version__}"
+    try:
+        make_private(folder)
+    except OSError:
+        return None
+    return Kept(str(folder))
+
+
 def _environment(words: Words) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(HERE),
+        bytecode_cache=_compiled(),
         autoescape=True,
         finalize=words,
         undefined=StrictUndefined,
