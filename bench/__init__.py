@@ -1,0 +1,1 @@
+"""Benchmarks: what docs and notes quote is measured here."""

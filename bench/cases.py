@@ -1,0 +1,388 @@
+"""The cases: what is done before each round, and by whom it is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.sitting import PYTHON, ROOT, Bench, Numbers, Result, Taken
+
+sys.path.insert(0, str(ROOT))
+
+from engine import wheels
+from tests.engine.own import OwnEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+OURS, BARE, PLAIN = "penstock", "bare Dagger", "penstock, SDK loaded its own way"
+HAND, POLLED, NOX, ACT = "by hand, 10 s interval", "by hand, polled", "nox", "act"
+RED = "def test_red() -> None:\n    assert 1 == 2\n"
+ENGINE = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured in rounds, one contender after the other in each.
+
+    Args:
+        name: In the page's words.
+        rounds: How many.
+        contenders: What gives the value of one round, by name.
+        note: What has to be known to read the figures.
+        unit: Of the values.
+        is_quick: Whether it is part of the smoke test.
+        first: Done once, before the first round of a sitting.
+    """
+
+    name: str
+    rounds: int
+    contenders: dict[str, Callable[[Bench], float]]
+    note: str = ""
+    unit: str = "s"
+    is_quick: bool = False
+    first: Callable[[Bench], object] = field(default=lambda _: None)
+
+    def measure(self, bench: Bench, rounds: int | None = None) -> Result:
+        """Measure every contender in every round, in turned order."""
+        self.first(bench)
+        numbers = {name: Numbers(name, unit=self.unit) for name in self.contenders}
+        names = list(self.contenders)
+        for number in range(rounds or self.rounds):
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                numbers[name].values.append(self.contenders[name](bench))
+            told = ", ".join(f"{one.name} {one.values[-1]:.2f}" for one in numbers.values())
+            print(f"{self.name}, round {number + 1}: {told}", flush=True)
+        return Result(self.name, list(numbers.values()), self.note)
+
+
+def program(contender: str) -> list[str]:
+    """Return the words by which a contender's work is started."""
+    return {
+        OURS: [str(PYTHON), "pipeline.py"],
+        PLAIN: [str(PYTHON), "pipeline.py"],
+        BARE: [str(PYTHON), "bare.py"],
+        HAND: ["sh", "by_hand.sh", "10"],
+        POLLED: ["sh", "by_hand.sh", "poll"],
+        NOX: ["sh", "by_hand.sh", "poll"],
+        ACT: ["act", "push", "--platform", "ubuntu-latest=-self-hosted"],
+    }[contender]
+
+
+def folder(contender: str) -> str:
+    """Return a name that paths and image references can have."""
+    return contender.lower().replace(" ", "-").replace(",", "")
+
+
+def run(bench: Bench, contender: str, **options: object) -> Taken:
+    """Run a contender's whole work."""
+    env = {"PENSTOCK_PLAIN_SDK": "1"} if contender == PLAIN else {}
+    if contender == NOX:
+        env["BENCH_GATES"] = f"{bench.folder}/tools/bin/nox -R"
+    words = program(contender)
+    if contender == ACT:
+        told = bench.environment(folder(contender)) | {"BENCH_HOME": str(bench.copy(contender))}
+        words += [
+            w for k, v in told.items() if k.startswith("BENCH_") for w in ("--env", f"{k}={v}")
+        ]
+    return bench.run(folder(contender), words, **(env | options))  # type: ignore[arg-type]  # by names
+
+
+def warmed(*contenders: str) -> Callable[[Bench], None]:
+    """Return what has everything run once, so that all caches are there."""
+
+    def warm(bench: Bench) -> None:
+        if NOX in contenders and not (bench.folder / "tools").exists():
+            _install(bench, "nox", "tools")
+            first = f"{bench.folder}/tools/bin/nox"
+            bench.run(folder(NOX), program(NOX), BENCH_GATES=first)
+        for contender in contenders:
+            run(bench, contender)
+
+    return warm
+
+
+def _install(bench: Bench, package: str, name: str) -> None:
+    uv = next(wheels.unpacked("uv").glob("uv-*.data/scripts/uv"))
+    place = bench.folder / name
+    subprocess.run([uv, "venv", "--quiet", place], check=True)
+    words = [str(uv), "pip", "install", "--quiet", "--python", f"{place}/bin/python", package]
+    subprocess.run(words, check=True)
+
+
+def after(
+    file: str, text: str = "", value: Callable[[Taken], float] = lambda taken: taken.wall_s
+) -> Callable[[str], Callable[[Bench], float]]:
+    """Return what measures a contender after an edit of a file; without a file, as it is."""
+
+    def of(contender: str) -> Callable[[Bench], float]:
+        def measured(bench: Bench) -> float:
+            if file:
+                bench.edit(folder(contender), file, text)
+            return value(run(bench, contender))
+
+        return measured
+
+    return of
+
+
+def red(contender: str) -> Callable[[Bench], float]:
+    """Return what measures how soon a test that an edit broke is FAILED on the screen."""
+
+    def measured(bench: Bench) -> float:
+        path = bench.copy(folder(contender)) / "tests/test_app.py"
+        before = path.read_text()
+        bench.edit(folder(contender), "tests/test_app.py", RED)
+        taken = run(bench, contender, until="FAILED", code=None)
+        path.write_text(before)
+        return taken.wall_s
+
+    return measured
+
+
+def looking(*words: str) -> Callable[[Bench], float]:
+    """Return what measures a look at the pipeline, which runs nothing."""
+    return lambda bench: bench.run(folder(OURS), [PYTHON, "pipeline.py", *words]).wall_s
+
+
+def ended_after(
+    words: Sequence[str], end: Callable[[int], None], **env: str
+) -> Callable[..., float]:
+    """Return what measures how long a program lives after something was done to it, in seconds.
+
+    Args:
+        words: The program, which says `asleep` when it may be done.
+        end: Does it, to the process of this id.
+        **env: Variables added.
+    """
+
+    def measured(bench: Bench) -> float:
+        done: list[float] = []
+
+        def follow(child: subprocess.Popen[bytes]) -> None:
+            def strike() -> None:
+                time.sleep(4)
+                done.append(time.perf_counter())
+                end(child.pid)
+
+            threading.Thread(target=strike, daemon=True).start()
+
+        bench.run(folder(OURS), words, during=follow, code=None, **env)
+        return time.perf_counter() - done[0]
+
+    return measured
+
+
+def interrupted(script: Sequence[str]) -> Callable[[Bench], float]:
+    """Return what measures how soon a program ends after Ctrl-C."""
+    return ended_after([str(PYTHON), *script], lambda pid: os.kill(pid, signal.SIGINT))
+
+
+def lost(script: Sequence[str], bound_s: float) -> Callable[[Bench], float]:
+    """Return what measures how soon a program ends after its engine was killed."""
+
+    def measured(bench: Bench) -> float:
+        engine = OwnEngine(name="penstock-bench-engine")
+        engine.ready()
+
+        def kill(pid: int) -> None:
+            engine.kill()
+            time.sleep(bound_s)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
+        try:
+            return ended_after([str(PYTHON), *script], kill, **{ENGINE: engine.url})(bench)
+        finally:
+            engine.remove()
+
+    return measured
+
+
+def sibling(bench: Bench) -> float:
+    """Measure how soon what runs beside a stage that fails has ended."""
+    bench.run(folder(OURS), [PYTHON, "sleeping.py", "--only", "red,long"], code=1)
+    events = (bench.copy(folder(OURS)) / "reports/events.jsonl").read_text().splitlines()
+    ends = [e["at_s"] for e in map(json.loads, events) if e["event"] == "stage_finished"]
+    return float(ends[1] - ends[0])
+
+
+def first(contender: str) -> Callable[[Bench], float]:
+    """Return what measures a first run: images are near, the engine has nothing."""
+
+    def measured(bench: Bench) -> float:
+        engine = OwnEngine(name="penstock-bench-engine")
+        engine.remove()
+        engine.ready()
+        try:
+            return run(bench, contender, **{ENGINE: engine.url}).wall_s
+        finally:
+            engine.remove()
+
+    return measured
+
+
+COUNTER = """#!{python}
+import subprocess, sys, threading
+child = subprocess.Popen(["{docker}", *sys.argv[1:]], stdin=subprocess.PIPE if "-i" in sys.argv else None)
+sent = 0
+def feed():
+    global sent
+    while piece := sys.stdin.buffer.raw.read(1 << 16):
+        sent += len(piece)
+        open("{count}", "w").write(str(sent))
+        child.stdin.write(piece)
+        child.stdin.flush()
+    child.stdin.close()
+if child.stdin:
+    threading.Thread(target=feed, daemon=True).start()
+sys.exit(child.wait())
+"""
+
+
+def uploaded(contender: str) -> Callable[[Bench], float]:
+    """Return what counts the bytes that go to the engine after an edit of one file."""
+
+    def measured(bench: Bench) -> float:
+        counter, count = bench.folder / "counter", bench.folder / "count"
+        counter.mkdir(exist_ok=True)
+        script = counter / "docker"
+        facts = {"python": sys.executable, "docker": shutil.which("docker"), "count": count}
+        script.write_text(COUNTER.format(**facts))
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        path = f"{counter}{os.pathsep}{bench.environment(contender)['PATH']}"
+        sent = []
+        for file in ("", "app/main.py"):
+            if file:
+                bench.edit(folder(contender), file)
+            run(bench, contender, PATH=path)
+            sent.append(int(count.read_text()))
+        return (sent[1] - sent[0]) / 1024
+
+    return measured
+
+
+def busy(bench: Bench) -> float:
+    """Measure how much of one core the client takes while a stage runs, in percent."""
+    ticks: list[int] = []
+
+    def follow(child: subprocess.Popen[bytes]) -> None:
+        def look() -> None:
+            for wait_s in (4, 6):
+                time.sleep(wait_s)
+                fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+                ticks.append(int(fields[11]) + int(fields[12]))
+
+        threading.Thread(target=look, daemon=True).start()
+
+    bench.run(folder(OURS), [PYTHON, "sleeping.py", "--only", "short"], during=follow)
+    return 100 * (ticks[1] - ticks[0]) / os.sysconf("SC_CLK_TCK") / 6
+
+
+def own(bench: Bench) -> float:
+    """Measure this repository's own pipeline, nothing changed."""
+    return bench.run(folder(OURS), [PYTHON, ROOT / "ci/main.py"]).wall_s
+
+
+ALL = (OURS, BARE, POLLED, HAND)
+warm, app, tests = after(""), after("app/main.py"), after("tests/test_app.py")
+package = after("requirements.txt", "tabulate==0.9.0\n")
+CASES = (
+    Case(
+        "Nothing changed",
+        9,
+        {name: warm(name) for name in (OURS, BARE, PLAIN, POLLED, NOX, ACT)}
+        | {"penstock, this repository's own pipeline of seven stages": own},
+        "by hand, nox and act have no cache of results: they test and build again",
+        first=lambda bench: (warmed(OURS, BARE, PLAIN, POLLED, NOX, ACT)(bench), own(bench)),
+    ),
+    Case(
+        "Nothing changed: processor time",
+        9,
+        {name: after("", value=lambda taken: taken.cpu_s)(name) for name in (OURS, PLAIN, BARE)},
+        "of the client and its CLI",
+        first=warmed(OURS, BARE, PLAIN),
+    ),
+    Case("One app file changed", 7, {n: app(n) for n in (*ALL, NOX)}, first=warmed(*ALL, NOX)),
+    Case("One test changed", 5, {name: tests(name) for name in ALL}, first=warmed(*ALL)),
+    Case("One dependency added", 3, {name: package(name) for name in (OURS, BARE)}),
+    Case(
+        "Red test: to the word FAILED",
+        7,
+        {name: red(name) for name in (OURS, BARE, POLLED)},
+        first=warmed(OURS, BARE, POLLED),
+    ),
+    Case("First run, engine empty", 2, {name: first(name) for name in (OURS, BARE)}),
+    Case(
+        "Look and run nothing",
+        9,
+        {"--list": looking("--list"), "--dry-run": looking("--dry-run")},
+        is_quick=True,
+    ),
+    Case(
+        "Ctrl-C to the end of the program",
+        3,
+        {
+            OURS: interrupted(["sleeping.py", "--only", "long"]),
+            BARE: interrupted(["bare_sleeping.py"]),
+        },
+        is_quick=True,
+    ),
+    Case("Red stage to the end of its sibling", 5, {OURS: sibling}, is_quick=True),
+    Case(
+        "Engine killed, to the end of the program",
+        2,
+        {
+            OURS: lost(["sleeping.py", "--only", "long"], 40),
+            BARE: lost(["bare_sleeping.py"], 40),
+        },
+        "40 s: killed then, it would have gone on",
+    ),
+    Case(
+        "Bytes to the engine for one changed file",
+        3,
+        {name: uploaded(name) for name in (OURS, BARE)},
+        "more than in a run with nothing changed; the file has 1.5 KiB",
+        unit="KiB",
+    ),
+    Case(
+        "Peak memory of the client",
+        3,
+        {name: after("", value=lambda taken: taken.peak_mb)(name) for name in (OURS, BARE)},
+        "or of its CLI, whichever is more",
+        unit="MB",
+        first=warmed(OURS, BARE),
+        is_quick=True,
+    ),
+    Case("Processor of the client while a stage runs", 3, {OURS: busy}, unit="% of one core"),
+)
+
+
+def chosen(names: Sequence[str] | None, *, quick: bool) -> list[Case]:
+    """Return the cases that are wanted.
+
+    Raises:
+        SystemExit: When there is none of a name.
+    """
+    for name in names or ():
+        if not any(name.lower() in case.name.lower() for case in CASES):
+            words = f"error: no case '{name}': {', '.join(c.name for c in CASES)}"
+            raise SystemExit(words)
+    return [
+        case
+        for case in CASES
+        if (not quick or case.is_quick)
+        and (not names or any(name.lower() in case.name.lower() for name in names))
+    ]
