@@ -176,7 +176,7 @@ def test_bug_of_ours_is_exit_3_and_leaks_nothing(
         message = "cannot do with hunter2-hunter2"
         raise RuntimeError(message)
 
-    monkeypatch.setattr("penstock.run.open_session", broken)
+    monkeypatch.setattr("penstock.line.open_session", broken)
     assert small.main([]) == 3
     said = capsys.readouterr().err
     assert "RuntimeError: cannot do with ***" in said
