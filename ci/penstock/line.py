@@ -12,7 +12,7 @@ import anyio
 
 from penstock import parent, stuck
 from penstock.cli import PROGRAM_VARIABLE
-from penstock.errors import SIGNALLED_CODE, PenstockError
+from penstock.errors import SIGNALLED_CODE, EngineError
 from penstock.events import RunStopped
 from penstock.live import Live
 from penstock.model import Result
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from penstock.affected import HostFolder
     from penstock.events import Event
     from penstock.pipeline import Pipeline
     from penstock.redact import Redactor
@@ -63,6 +64,7 @@ class Line:
         run: The one that goes on, if one does.
         ended: Set when the engine is lost, or a signal came.
         lost: Why the engine is lost.
+        reads: The folders of this machine that each stage is made from.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Line:
         self.run: Run | None = None
         self.ended = anyio.Event()
         self.lost = ""
+        self.reads: dict[str, set[HostFolder]] = {}
         self.session: Session | None = None
         self.stack = AsyncExitStack()
         self._connecting = anyio.CancelScope()
@@ -147,7 +150,7 @@ async def on_line(
         try:
             async with line.stack:
                 yield line
-        except PenstockError as error:
+        except EngineError as error:
             line.lose(str(error))
         tasks.cancel_scope.cancel()
 

@@ -96,6 +96,7 @@ class Run:
             line.redactor,
             line.live,
             secrets,
+            line.reads,
         )
         self.runner = Runner(
             plan.stages.values(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
+from penstock.affected import HostFolder
 from penstock.kinds import NAMES, PATTERNS, Kind, require
 from penstock.place import calling_file, project_root
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     import dagger
 
+made: list[Source] = []  # in this process, for those that watch their files
 SOME_PATTERNS = Kind(PATTERNS.words, lambda value: PATTERNS.holds(value) and bool(value))
 
 
@@ -41,6 +43,12 @@ class Source:
     def __post_init__(self) -> None:
         """Refuse patterns that could match nothing; to the engine, no pattern means every file."""
         require(self, include=SOME_PATTERNS, exclude=NAMES)
+        made.append(self)
+
+    @property
+    def folder(self) -> HostFolder:
+        """What of this machine it is."""
+        return HostFolder(self.root.absolute(), tuple(self.include), tuple(self.exclude))
 
     def directory(self) -> dagger.Directory:
         """Return the files as a Dagger directory (needs an open session)."""
