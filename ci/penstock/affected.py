@@ -85,3 +85,25 @@ def affected(
         before = len(found)
         found |= {name for name, stage in stages.items() if found.intersection(stage.needs)}
     return found
+
+
+def goes_on(
+    running: AbstractSet[str], outdated: AbstractSet[str], holds: Mapping[str, AbstractSet[str]]
+) -> set[str]:
+    """Return the running stages that can go on while all others begin anew.
+
+    Not one that shares a service or a lock with another: it would be stopped under its feet, or
+    hold what that one wrote.
+
+    Args:
+        running: Stages at work.
+        outdated: Those that a change affects.
+        holds: What each stage of the run has for itself, or shares.
+    """
+    kept = set(running - outdated)
+    while True:
+        needed = {what for name, its in holds.items() if name not in kept for what in its}
+        lost = {name for name in kept if holds[name] & needed}
+        if not lost:
+            return kept
+        kept -= lost

@@ -82,13 +82,11 @@ class Executor:
         self._making: dict[Hashable, anyio.Lock] = defaultdict(anyio.Lock)
         self._masks: dict[str, str] = {}
         self._spawned: dict[str, Any] = {}
-        self._made_from: dict[str, dict[str, str]] = defaultdict(dict)
+        self.made_from: dict[str, dict[str, str]] = defaultdict(dict)
         self._users: dict[str, set[str]] = defaultdict(set)
         for stage in self.stages.values():
-            for name in self.pipeline.reached(stage.family):
-                if self.pipeline.providers[name].kind == "service":
-                    key = service_key(name, suffix(stage.cell))
-                    self._users[key].add(stage.name)
+            for key in self.pipeline.services(stage):
+                self._users[key].add(stage.name)
 
     async def __call__(
         self,
@@ -201,9 +199,9 @@ class Executor:
         )
         self.reads[stage.name] = set(folders)
         self.state.images[stage.family] = images(found)
-        results = {f"result of {need}": digest(self._made_from[need]) for need in stage.takes}
-        self._made_from[stage.name] = found | results
-        return self._made_from[stage.name]
+        results = {f"result of {need}": digest(self.made_from[need]) for need in stage.takes}
+        self.made_from[stage.name] = found | results
+        return self.made_from[stage.name]
 
     async def _do(self, returned: object, this: Try) -> Outcome:
         """Do what a stage returned."""

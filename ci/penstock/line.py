@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
     from penstock.affected import HostFolder
     from penstock.events import Event
+    from penstock.handover import Handover
     from penstock.pipeline import Pipeline
     from penstock.redact import Redactor
     from penstock.run import Run
+    from penstock.services import ServicePool
     from penstock.session import Session
 
 # Everything after an interrupt has to fit into the 7.5 s that CI hosts leave; this is teardown's.
@@ -65,6 +67,8 @@ class Line:
         ended: Set when the engine is lost, or a signal came.
         lost: Why the engine is lost.
         reads: The folders of this machine that each stage is made from.
+        handover: Where stages may outlive a run.
+        pools: The services of runs, as long as any of them is there.
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class Line:
         self.ended = anyio.Event()
         self.lost = ""
         self.reads: dict[str, set[HostFolder]] = {}
+        self.handover: Handover | None = None
+        self.pools: list[ServicePool] = []
         self.session: Session | None = None
         self.stack = AsyncExitStack()
         self._connecting = anyio.CancelScope()

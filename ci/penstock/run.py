@@ -85,8 +85,8 @@ class Run:
         for what in unmasked:
             words = f"{what} is shorter than {MIN_BYTES} bytes and is not masked"
             self.stream.emit(Warned(message=words))
-        line.live.run_id = plan.run.id
         self._pool = ServicePool(line.tasks, line.live)
+        line.pools.append(self._pool)
         executor = Executor(
             plan.pipeline,
             dict(plan.stages),
@@ -98,16 +98,19 @@ class Run:
             secrets,
             line.reads,
         )
+        handover = line.handover
+        line.live.begin(plan.run.id, handover.sources if handover else ())
         self.runner = Runner(
             plan.stages.values(),
-            executor,
+            handover.through(executor) if handover else executor,
             emit=self.stream.emit,
             jobs=plan.jobs,
             keep_going=plan.keep_going,
             deadline_s=plan.pipeline.deadline_s,
             teardown_s=plan.pipeline.teardown_s,
         )
-        self.stream.listen(executor.release)
+        for listener in handover.listeners(executor) if handover else [executor.release]:
+            self.stream.listen(listener)
         line.run = self
 
     async def work(self) -> None:
@@ -118,7 +121,11 @@ class Run:
         """
         await self._line.open()
         await self.runner.run()
-        await self._pool.stop_all()
+        handover = self._line.handover
+        spared = await handover.pass_on() if handover else set()
+        for pool in self._line.pools:
+            await pool.stop_all(spared=spared)
+        self._line.pools = [pool for pool in self._line.pools if pool.is_at_work]
 
     def finish(self) -> int:
         """Tell and remember the verdict, and return its exit code."""

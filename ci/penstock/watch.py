@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import anyio
 
 from penstock import source
+from penstock.affected import affected, goes_on
 from penstock.changes import Changes, definition
 from penstock.config import REPORTS
 from penstock.errors import SIGNALLED_CODE, EngineError, PenstockError, UsageError
 from penstock.events import RunStopped
+from penstock.handover import Handover
 from penstock.line import INTERRUPTED_TEARDOWN_S, heard, on_line
 from penstock.model import Result
 from penstock.run import Run
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from penstock.pipeline import Pipeline
     from penstock.plan import Plan
     from penstock.redact import Redactor
+    from penstock.state import State
 
 T = TypeVar("T")
 
@@ -78,6 +82,7 @@ class Watch:
         self._changed: set[Path] = set()
         self._stages: set[str] = set()
         self._number = 0
+        self._state: State | None = None
         self.is_new = False
 
     async def run(self, afterwards: ExitStack) -> int:
@@ -89,6 +94,7 @@ class Watch:
         code = 0
         with heard() as signals:
             async with on_line(self._pipeline, signals, self._redactor, afterwards) as line:
+                line.handover = Handover(line.tasks)
                 line.tasks.start_soon(self._changes.follow)
                 while not line.ended.is_set():
                     code = await self._round(line)
@@ -111,6 +117,9 @@ class Watch:
         with alone(root, root / REPORTS, self._complain):
             try:
                 plan, secrets = self._prepare()
+                if line.handover and line.handover.kept and self._state:
+                    plan = replace(plan, state=self._state)  # which goes on, too
+                self._state = plan.state
             except PenstockError as error:
                 self._complain(f"error: {error}")
                 return error.exit_code
@@ -120,7 +129,7 @@ class Watch:
                 try:
                     await line.open()
                     if self._number == 1:
-                        _look_again(lambda: self._number)
+                        source.look_again(lambda: self._number)
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(self._mind, this, line)
                         await this.work()
@@ -137,6 +146,15 @@ class Watch:
         if not changed:
             return
         self._changed = changed
+        if line.handover and not changed & self._own():
+            stages = this.runner.stages
+            services = {name: self._pipeline.services(stage) for name, stage in stages.items()}
+            locks = {name: {f"lock {lock}" for lock in one.uses} for name, one in stages.items()}
+            outdated = affected(changed, stages, line.reads)
+            outdated |= {name for name, stage in stages.items() if stage.always}
+            holds = {name: services[name] | locks[name] for name in stages}
+            kept = goes_on(line.handover.running, outdated, holds)
+            line.handover.keep(kept, {key for name in kept for key in services[name]})
         this.runner.stop(
             RunStopped(
                 result=Result.CANCELLATION,
@@ -238,30 +256,3 @@ def start_anew() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - a shell is what we avoid
-
-
-def _look_again(number: Callable[[], int]) -> None:
-    """Have the folders of this machine read anew in each round.
-
-    The engine reads a folder once in a session. By a pattern that excludes nothing, and not by
-    `no_cache`, as all stages of a round have to see the same files.
-    """
-    import dagger
-
-    directory, file = dagger.Host.directory, dagger.Host.file
-
-    def read_directory(
-        self: dagger.Host,
-        path: str,
-        *,
-        exclude: list[str] | None = None,
-        **options: Any,  # noqa: ANN401 - the SDK's own
-    ) -> dagger.Directory:
-        mark = [f".penstock-round-{number()}"] if number() > 1 else []
-        return directory(self, path, exclude=[*(exclude or ()), *mark], **options)
-
-    def read_file(self: dagger.Host, path: str, *, no_cache: bool | None = False) -> dagger.File:
-        return file(self, path, no_cache=bool(no_cache) or number() > 1)
-
-    dagger.Host.directory = read_directory  # type: ignore[method-assign]  # no other way in
-    dagger.Host.file = read_file  # type: ignore[method-assign]  # no other way in
