@@ -67,11 +67,6 @@ class Handover:
         """The stages for which something is done."""
         return {name for name, work in self._works.items() if not work.done.is_set()}
 
-    @property
-    def sources(self) -> set[tuple[str, str]]:
-        """What goes on, as the engine's output is told apart: stages and services."""
-        return {(stage, "") for stage in self.kept} | {("", key) for key in self._services}
-
     def keep(self, stages: set[str], services: set[str]) -> None:
         """Let stages, and the services that they use, outlive the run, which is to be stopped next."""
         self.kept, self._services, self._is_meant = stages, services, True

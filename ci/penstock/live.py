@@ -24,7 +24,7 @@ import anyio
 from penstock.events import ActivityChanged, OutputWritten
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from penstock.events import Event
     from penstock.redact import Masker, Redactor
@@ -77,7 +77,9 @@ class Live:
     """Tells what stages and services print.
 
     Args:
-        run_id: Unique for the run, in hex; its trace has the same id unless there is one above.
+        run_id: Unique for the run, in hex; its trace has the same id unless there is one above. Of a
+            later run in the same session another one; spans of earlier ones stay known, as the engine
+            tells of a command under the request that spoke of an equal one first.
         emit: Takes `OutputWritten` and `ActivityChanged`.
         redactor: Masks also what comes in pieces.
     """
@@ -94,14 +96,6 @@ class Live:
     _last: defaultdict[str, deque[str]] = field(
         default_factory=partial(defaultdict, partial(deque, maxlen=LAST_LINES)), init=False
     )
-
-    def begin(self, run_id: str, kept: Collection[tuple[str, str]] = ()) -> None:
-        """Belong to another run from now on.
-
-        What comes late of an earlier one is nobody's, but for the stages and services that it keeps.
-        """
-        self.run_id = run_id
-        self._sources = {n: source for n, source in self._sources.items() if source in kept}
 
     @contextmanager
     def under(self, *, stage: str = "", service: str = "") -> Iterator[None]:

@@ -99,7 +99,7 @@ class Run:
             line.reads,
         )
         handover = line.handover
-        line.live.begin(plan.run.id, handover.sources if handover else ())
+        line.live.run_id = plan.run.id
         self.runner = Runner(
             plan.stages.values(),
             handover.through(executor) if handover else executor,
