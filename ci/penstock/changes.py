@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import anyio
 from penstock import source
 from penstock.config import REPORTS
 from penstock.errors import UsageError
+from penstock.place import LOADED_AT
 from penstock.state import FOLDER
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ class Changes:
         patterns = (*DefaultFilter.ignore_entity_patterns, *TEMPORARY)
         self._filter = DefaultFilter(ignore_entity_patterns=patterns)
         self._root = root
-        self._found: set[Path] = set()
+        self._found = _changed_since(LOADED_AT)
         self._news = anyio.Event()
         self.error = ""
 
@@ -61,7 +64,7 @@ class Changes:
         found = awatch(*tops, watch_filter=None, step=QUIET_MS, debounce=LONGEST_MS)
         try:
             async for changes in found:
-                self.take(changes)
+                self.add(changes)
         except OSError as error:
             self.error = (
                 f"cannot watch {self._root}: {error}; raise `fs.inotify.max_user_watches`, or set "
@@ -69,7 +72,7 @@ class Changes:
             )
             self._news.set()
 
-    def take(self, found: Iterable[tuple[Change, str]]) -> None:
+    def add(self, found: Iterable[tuple[Change, str]]) -> None:
         """Take what the system tells, without what is none of the author's doing."""
         from watchfiles import Change
 
@@ -94,16 +97,14 @@ class Changes:
     async def some(self) -> set[Path]:
         """Return what changed, as soon as anything did, or nothing when the system cannot tell."""
         await self._news.wait()
+        return self.take()
+
+    def take(self) -> set[Path]:
+        """Return what changed until now."""
         if not self.error:
             self._news = anyio.Event()
         found, self._found = self._found, set()
         return found
-
-    def forget(self) -> None:
-        """Drop what changed until now."""
-        if not self.error:
-            self._news = anyio.Event()
-        self._found = set()
 
     def shown(self, changed: Iterable[Path]) -> str:
         """Say in words what changed."""
@@ -127,6 +128,16 @@ def definition() -> set[Path]:
     files = {getattr(module, "__file__", None) for module in tuple(sys.modules.values())}
     loaded = {Path(file).absolute() for file in files if file}
     return {file for file in loaded if not any(map(file.is_relative_to, installed))}
+
+
+def _changed_since(then: float) -> set[Path]:
+    """Return the files of the definition that were written since they were read."""
+    found = set()
+    for file in definition():
+        with suppress(OSError):
+            if then < file.stat().st_mtime <= time.time():  # not one whose clock is another
+                found.add(file)
+    return found
 
 
 def _folders(files: Iterable[Path]) -> set[Path]:

@@ -97,8 +97,8 @@ class Watch:
                 line.handover = Handover(line.tasks)
                 line.tasks.start_soon(self._changes.follow)
                 while not line.ended.is_set():
-                    code = await self._round(line)
-                    if not self._changed:
+                    code = await self._round(line, code)
+                    if not self._changed and not line.ended.is_set():
                         code = await self._wait(line, code)
                     if self._changed & self._own():
                         await self._load(line)
@@ -106,14 +106,23 @@ class Watch:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for the impatient
         return code
 
-    async def _round(self, line: Line) -> int:
-        """Run once, and stop when what changes meanwhile makes it outdated."""
+    async def _round(self, line: Line, code: int) -> int:
+        """Run once, and stop when what changes meanwhile makes it outdated.
+
+        Args:
+            line: To the engine.
+            code: Of the run before, for when none can begin.
+        """
         root = self._pipeline.root
+        if is_held(root):
+            self._say("another run works here: waiting for its end")
         while is_held(root) and not line.ended.is_set():  # noqa: ASYNC110 - of another process
             await anyio.sleep(TURN_S)
         self._number += 1
-        self._changes.forget()
-        self._changed = set()
+        # All else is read when the run begins; the pipeline is not.
+        self._changed = self._changes.take() & self._own()
+        if self._changed:
+            return code
         with alone(root, root / REPORTS, self._complain):
             try:
                 plan, secrets = self._prepare()
@@ -127,8 +136,8 @@ class Watch:
                 this = Run(plan, secrets, line, listeners)
                 self._stages = set(plan.stages)
                 try:
-                    await line.open()
-                    if self._number == 1:
+                    if line.session is None:
+                        await line.open()
                         source.look_again(lambda: self._number)
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(self._mind, this, line)

@@ -209,9 +209,8 @@ def test_change_in_the_middle_cancels_what_is_outdated_and_nothing_else(project:
     assert last["result"] == "success"
 
 
-@pytest.mark.parametrize("is_watched", [True, False])
-async def test_command_that_is_being_killed_is_asked_for_once_more(*, is_watched: bool) -> None:
-    """After a run was cut off for another one; else nothing is executed twice."""
+async def test_command_that_is_being_killed_is_asked_for_once_more() -> None:
+    """After a run was cut off for another one: else it is told to be cancelled, nearly each time."""
     async with open_session(
         emit=lambda _event: None,
         on_lost=lambda _why: None,
@@ -222,16 +221,13 @@ async def test_command_that_is_being_killed_is_asked_for_once_more(*, is_watched
         import dagger  # noqa: PLC0415 - costs a second
 
         base = dagger.dag.container().from_("python:3.11-slim")
-        command = base.with_env_variable("SALT", str(time.time_ns())).with_exec(["sleep", "2"])
         await base.sync()
-        with anyio.move_on_after(1):
-            await command.sync()
-        if is_watched:
+        for _ in range(4):
+            command = base.with_env_variable("SALT", str(time.time_ns())).with_exec(["sleep", "1"])
+            with anyio.move_on_after(0.6):
+                await command.sync()
             session.cut_at = time.monotonic()
             await command.sync()
-        else:
-            with pytest.raises(dagger.QueryError, match="context canceled"):
-                await command.sync()
 
 
 def test_same_command_may_be_asked_for_while_it_is_being_cancelled(project: Project) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import anyio
@@ -38,14 +40,14 @@ async def found(watched: Changes) -> set[Path]:
 )
 async def test_what_tools_write_is_no_change(tmp_path: Path, name: str) -> None:
     watched = Changes(tmp_path)
-    watched.take(told(tmp_path, name))
+    watched.add(told(tmp_path, name))
     assert await found(watched) == set()
 
 
 @pytest.mark.parametrize("name", ["app/main.py", "app/reports/x.py", "docs/.env", "README"])
 async def test_what_people_write_is_a_change(tmp_path: Path, name: str) -> None:
     watched = Changes(tmp_path)
-    watched.take(told(tmp_path, name))
+    watched.add(told(tmp_path, name))
     assert await found(watched) == {tmp_path / name}
 
 
@@ -53,7 +55,7 @@ async def test_project_below_an_ignored_name_is_watched(tmp_path: Path) -> None:
     """Only what lies in the project is judged by its name."""
     root = tmp_path / ".venv" / "shop"
     watched = Changes(root)
-    watched.take(told(root, "app.py"))
+    watched.add(told(root, "app.py"))
     assert await found(watched) == {root / "app.py"}
 
 
@@ -61,8 +63,8 @@ async def test_file_that_came_and_went_is_no_change(tmp_path: Path) -> None:
     """Editors write another file first, and rename it."""
     (tmp_path / "main.py").touch()
     watched = Changes(tmp_path)
-    watched.take(told(tmp_path, "main.py", "main.py.tmp123", change=Change.added))
-    watched.take(told(tmp_path, "gone.py", change=Change.deleted))
+    watched.add(told(tmp_path, "main.py", "main.py.tmp123", change=Change.added))
+    watched.add(told(tmp_path, "gone.py", change=Change.deleted))
     assert await found(watched) == {tmp_path / "main.py", tmp_path / "gone.py"}
     assert await found(watched) == set()
 
@@ -91,6 +93,19 @@ async def test_system_that_cannot_tell_says_what_to_do(
     assert await watched.some() == set()
     assert watched.error.startswith(f"cannot watch {tmp_path / 'nowhere'}: ")
     assert "fs.inotify.max_user_watches" in watched.error
+
+
+@pytest.mark.parametrize(("written_s", "is_found"), [(-60, False), (-1, True), (60, False)])
+def test_definition_that_was_written_after_it_was_read_is_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written_s: float, *, is_found: bool
+) -> None:
+    """Before anything watched it; a time to come is of another clock."""
+    file = tmp_path / "pipeline.py"
+    file.touch()
+    os.utime(file, (time.time() + written_s,) * 2)
+    monkeypatch.setattr(changes, "LOADED_AT", time.time() - 10)
+    monkeypatch.setattr(changes, "definition", lambda: {file, tmp_path / "gone.py"})
+    assert Changes(tmp_path).take() == ({file} if is_found else set())
 
 
 def test_words_name_three_files(tmp_path: Path) -> None:

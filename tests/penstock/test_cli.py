@@ -473,6 +473,16 @@ def test_watch_names_the_extra_that_it_needs(
     assert capsys.readouterr().err == words
 
 
+def test_watch_without_an_engine_waits_for_nothing(
+    small: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CI", "")
+    assert small.main(["--watch", "--only", "lint", "--engine", NO_ENGINE]) == 4
+    said = capsys.readouterr()
+    assert "connection refused" in said.out
+    assert "waiting" not in said.out + said.err
+
+
 def test_watch_names_missing_secrets_before_anything_starts(
     small: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
