@@ -31,9 +31,10 @@ from penstock.session import ENGINE_VARIABLE
 from penstock.state import State, alone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from penstock.pipeline import Pipeline
+    from penstock.reports import Look
 
 LEFT_BEHIND = "WARNING: a {} that a stage left behind would not end; not waited for"
 PROGRAM_VARIABLE = "PENSTOCK_PROGRAM"  # the words that started this, where others than ours did
@@ -97,6 +98,9 @@ def _is_main_thread() -> bool:
 
 
 def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redactor) -> int:
+    if options.watch and (options.list or options.graph or options.dry_run or options.explain):
+        message = "--watch runs stages; --list, --graph, --dry-run and --explain run nothing"
+        raise UsageError(message)
     if options.list or options.graph or options.dry_run:
         _print(_shown(_plan(pipeline, options), options))
         return 0
@@ -109,34 +113,80 @@ def _carry_out(pipeline: Pipeline, options: argparse.Namespace, redactor: Redact
     spare_loopback(os.environ)
     if options.engine:
         os.environ[ENGINE_VARIABLE] = options.engine
+    threads = stuck.threads()
+    code = (_watch if options.watch else _run)(pipeline, options, redactor)
+    if stuck.wait_for_none(threads, code):
+        _complain(redactor, LEFT_BEHIND.format("thread"))
+    return code
+
+
+def _run(pipeline: Pipeline, options: argparse.Namespace, redactor: Redactor) -> int:
     plan, secrets = _prepared(pipeline, options)
     reports = pipeline.root / REPORTS
     with alone(pipeline.root, reports, partial(_complain, redactor)) as waited:
         if waited:
             plan, secrets = _prepared(pipeline, options)  # with what that run has left
-        from penstock.reports import Look, shown
+        from penstock.reports import shown
         from penstock.run import run
 
-        verbosity = options.verbose - options.quiet
-        look = Look(verbosity=verbosity, color=options.color, json=options.json)
-        ended: list[int] = []
-        threads = stuck.threads()
+        with ExitStack() as afterwards, shown(_look(options), plan.run, redactor) as listeners:
+            work = partial(run, plan, secrets, redactor, listeners, afterwards)
+            return _on_loop(work, redactor)
 
-        async def go() -> None:
-            ended.append(await run(plan, secrets, redactor, listeners, afterwards))
-            stuck.leave()
 
-        with (
-            ExitStack() as afterwards,
-            shown(look, plan.run, redactor) as listeners,
-            stuck.watched(),
-        ):
-            try:
-                anyio.run(go)
-            except stuck.StuckError:
-                _complain(redactor, LEFT_BEHIND.format("task"))
-    if stuck.wait_for_none(threads, ended[0]):
-        _complain(redactor, LEFT_BEHIND.format("thread"))
+def _watch(pipeline: Pipeline, options: argparse.Namespace, redactor: Redactor) -> int:
+    from penstock import watch
+    from penstock.reports import shown
+
+    plan = _plan(pipeline, options)
+    if os.environ.get(watch.LOAD_VARIABLE):
+        return 0
+    if plan.run.ci:
+        message = "--watch has no end, and CI waits for one: leave it out, or unset `CI`"
+        raise UsageError(message)
+    if options.rerun_failed:  # those of now, in every round
+        options.only, options.rerun_failed = list(plan.stages), False
+    secrets: dict[tuple[str, str], str] = {}
+    told: set[str] = set()
+
+    def prepare() -> tuple[Plan, Mapping[tuple[str, str], str]]:
+        """Read a secret once: a command that tells it may ask people."""
+        plan = _plan(pipeline, options)
+        new = [name for name in plan.families if name not in told]
+        secrets.update(read_all(pipeline.definitions[name] for name in new))
+        told.update(new)
+        return plan, secrets
+
+    prepare()  # what is missing is told before anything starts
+    look = _look(options)
+    watching = watch.Watch(
+        pipeline,
+        prepare=prepare,
+        show=lambda info: shown(look, info, redactor),
+        say=partial(_tell, redactor, look),
+        complain=partial(_complain, redactor),
+        redactor=redactor,
+    )
+    with ExitStack() as afterwards:
+        code = _on_loop(partial(watching.run, afterwards), redactor)
+    if watching.is_new:
+        watch.start_anew()
+    return code
+
+
+def _on_loop(work: Callable[[], Awaitable[int]], redactor: Redactor) -> int:
+    """Return what a coroutine returns, and do not wait for a task that it leaves behind."""
+    ended: list[int] = []
+
+    async def go() -> None:
+        ended.append(await work())
+        stuck.leave()
+
+    with stuck.watched():
+        try:
+            anyio.run(go)
+        except stuck.StuckError:
+            _complain(redactor, LEFT_BEHIND.format("task"))
     return ended[0]
 
 
@@ -189,6 +239,21 @@ def _shown(plan: Plan, options: argparse.Namespace) -> str:
     if options.list:
         return listing.stages(plan, as_json=options.json)
     return listing.dry_run(plan, as_json=options.json)
+
+
+def _look(options: argparse.Namespace) -> Look:
+    from penstock.reports import Look
+
+    verbosity = options.verbose - options.quiet
+    return Look(verbosity=verbosity, color=options.color, json=options.json)
+
+
+def _tell(redactor: Redactor, look: Look, text: str) -> None:
+    """Say something between two runs to people who want words."""
+    if look.json:
+        _complain(redactor, text)
+    elif look.verbosity >= 0:
+        _print(redactor.mask(text))
 
 
 def _print(text: str) -> None:
@@ -252,6 +317,9 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     how.add_argument("-j", "--jobs", type=_positive, metavar="N", help="most stages at a time")
     how.add_argument(
         "--keep-going", **switch, help="after a failure run all that is still possible"
+    )
+    how.add_argument(
+        "--watch", **switch, help="again whenever a file changes that a stage is made from"
     )
     how.add_argument(
         "--engine",

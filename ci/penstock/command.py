@@ -38,16 +38,17 @@ if TYPE_CHECKING:
 
 MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
 # Tells an executed command from one that the engine had already: the run's id is volatile, so
-# another run's id in it means cached. So is the deadline, which may change freely: in a variable
-# that only this stage has, as the engine takes volatile ones of one name to be equal, whatever their
-# values, and would give it the deadline of a stage beside it. And it tells how the command ended, as
+# another run's id in it means cached. So is the deadline, which may change freely. Both are in a
+# variable that only this stage has, as the engine takes volatile ones of one name to be equal,
+# whatever their values, and would give it the deadline of a stage beside it, or the id of a run that
+# began in the same session since. And it tells how the command ended, as
 # the engine takes an exit code that tells of a signal (128 to 191) for a broken container, whose
 # files and words are lost then. What the shell sets before the command has names that no author's
 # variables have: of one that is there already, the command would see another value.
 LIMITED = 'exec timeout -s INT -k 5 "$penstock_deadline" "$@"'
 WRAPPER = (
-    r'penstock_run=$PENSTOCK_RUN; eval "penstock_deadline=\$$1"; '
-    'unset PENSTOCK_RUN "$1"; shift; '
+    r'eval "penstock_run=\$$1"; unset "$1"; shift; '
+    "penstock_deadline=${penstock_run#* }; penstock_run=${penstock_run% *}; "
     "exec 7>&2 2>/dev/null; (exec 2>&7 7>&-; COMMAND); code=$?; "
     f'{{ printf "%s %s\n" "$penstock_run" "$code"; MEASURE; }} >{MARKER}; '
     '[ "$code" -lt 128 ] || [ "$code" -gt 191 ] || code=1; exit "$code"'
@@ -74,8 +75,8 @@ class Try:
 
     @property
     def variable(self) -> str:
-        """The variable that tells its command the deadline."""
-        return f"PENSTOCK_DEADLINE_{hashlib.sha256(self.stage.name.encode()).hexdigest()[:12]}"
+        """The variable that tells its command the run and the deadline."""
+        return f"PENSTOCK_TRY_{hashlib.sha256(self.stage.name.encode()).hexdigest()[:12]}"
 
     @property
     def too_long(self) -> str:
@@ -187,13 +188,11 @@ class Commands:
         paths = [path for report in command.reports for path in report.paths]
         wrapper = WRAPPER.replace("COMMAND", RUN_FILTERED if this.mask else LIMITED)
         wrapper = wrapper.replace("MEASURE", measure(paths))
-        return (
-            container.with_volatile_variable("PENSTOCK_RUN", self.run.id)
-            .with_volatile_variable(this.variable, f"{this.deadline_s:.3f}")
-            .with_exec(
-                ["sh", "-c", wrapper, "sh", this.variable, *command.argv],
-                expect=dagger.ReturnType.ANY,
-            )
+        return container.with_volatile_variable(
+            this.variable, f"{self.run.id} {this.deadline_s:.3f}"
+        ).with_exec(
+            ["sh", "-c", wrapper, "sh", this.variable, *command.argv],
+            expect=dagger.ReturnType.ANY,
         )
 
     async def _judge(

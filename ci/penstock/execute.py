@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     import dagger
 
+    from penstock.affected import HostFolder
     from penstock.config import RunInfo
     from penstock.live import Live
     from penstock.pipeline import Pipeline
@@ -61,6 +62,7 @@ class Executor:
         redactor: Masks the logs that are written here.
         live: Knows what the engine does for a stage as that stage's.
         secrets: Values by stage and parameter, read before the run began.
+        reads: Learns the folders of this machine that each stage is made from.
     """
 
     pipeline: Pipeline
@@ -71,6 +73,7 @@ class Executor:
     redactor: Redactor
     live: Live
     secrets: Mapping[tuple[str, str], str] = field(repr=False)
+    reads: dict[str, set[HostFolder]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Find out which stages use which service."""
@@ -79,13 +82,11 @@ class Executor:
         self._making: dict[Hashable, anyio.Lock] = defaultdict(anyio.Lock)
         self._masks: dict[str, str] = {}
         self._spawned: dict[str, Any] = {}
-        self._made_from: dict[str, dict[str, str]] = defaultdict(dict)
+        self.made_from: dict[str, dict[str, str]] = defaultdict(dict)
         self._users: dict[str, set[str]] = defaultdict(set)
         for stage in self.stages.values():
-            for name in self.pipeline.reached(stage.family):
-                if self.pipeline.providers[name].kind == "service":
-                    key = service_key(name, suffix(stage.cell))
-                    self._users[key].add(stage.name)
+            for key in self.pipeline.services(stage):
+                self._users[key].add(stage.name)
 
     async def __call__(
         self,
@@ -191,14 +192,16 @@ class Executor:
     async def _inputs(self, stage: Stage, values: list[Any]) -> dict[str, str]:
         """Return what a stage is made from, the results of others included."""
         mask = self.redactor.mask
+        folders: dict[HostFolder, dict[str, str]] = {}
         # Off the loop, which has to hear the engine and signals; kept on disk, so without secrets.
         found = await anyio.to_thread.run_sync(
-            lambda: {mask(what): made for what, made in inputs(values).items()}
+            lambda: {mask(what): made for what, made in inputs(values, folders).items()}
         )
+        self.reads[stage.name] = set(folders)
         self.state.images[stage.family] = images(found)
-        results = {f"result of {need}": digest(self._made_from[need]) for need in stage.takes}
-        self._made_from[stage.name] = found | results
-        return self._made_from[stage.name]
+        results = {f"result of {need}": digest(self.made_from[need]) for need in stage.takes}
+        self.made_from[stage.name] = found | results
+        return self.made_from[stage.name]
 
     async def _do(self, returned: object, this: Try) -> Outcome:
         """Do what a stage returned."""

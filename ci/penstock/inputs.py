@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from penstock.affected import HostFolder
 from penstock.model import Command, Service
 
 if TYPE_CHECKING:
@@ -25,16 +26,19 @@ MOST_REASONS = 8
 LONGEST_COMMAND = 60  # characters of it that are shown
 
 
-def inputs(value: object) -> dict[str, str]:
+def inputs(
+    value: object, folders: dict[HostFolder, dict[str, str]] | None = None
+) -> dict[str, str]:
     """Return what containers, commands and services are made from.
 
     Args:
         value: One of them, or a collection.
+        folders: Gets those of the host that are among it.
 
     Returns:
         Digests by what they are of: `file app/main.py`, `image python:3.11-slim`, `variable MODE`.
     """
-    return dict(_inputs(value, {}))
+    return dict(_inputs(value, {} if folders is None else folders))
 
 
 def images(found: Iterable[str]) -> list[str]:
@@ -77,7 +81,7 @@ def _name(kind: str, what: str) -> str:
     return found[1] if found else ""
 
 
-def _inputs(value: object, seen: dict[str, dict[str, str]]) -> Iterator[tuple[str, str]]:
+def _inputs(value: object, seen: dict[HostFolder, dict[str, str]]) -> Iterator[tuple[str, str]]:
     match value:
         case Mapping():
             yield from _inputs(tuple(value.values()), seen)
@@ -100,7 +104,7 @@ def _inputs(value: object, seen: dict[str, dict[str, str]]) -> Iterator[tuple[st
 
 
 def _step(
-    name: str, given: Mapping[str, Any], seen: dict[str, dict[str, str]]
+    name: str, given: Mapping[str, Any], seen: dict[HostFolder, dict[str, str]]
 ) -> Iterator[tuple[str, str]]:
     """Return the inputs of one step of a query."""
     plain = {key: value for key, value in given.items() if not hasattr(value, "_ctx")}
@@ -114,10 +118,11 @@ def _step(
         case "withNewFile":
             yield f"file {given['path']} (written)", digest(plain)
         case "host directory" | "host file":
-            key = digest(plain)
-            if key not in seen:
-                seen[key] = dict(_files(**plain))
-            yield from seen[key].items()
+            include, exclude = (tuple(plain.get(key, ())) for key in ("include", "exclude"))
+            folder = HostFolder(Path(plain["path"]).absolute(), include, exclude)
+            if folder not in seen:
+                seen[folder] = dict(_files(**plain))
+            yield from seen[folder].items()
         case "setSecret":
             return  # a digest of what is short can be guessed
         case _ if plain and not name.startswith(("load", "withSecret", "cacheVolume")):

@@ -77,7 +77,9 @@ class Live:
     """Tells what stages and services print.
 
     Args:
-        run_id: Unique for the run, in hex; its trace has the same id unless there is one above.
+        run_id: Unique for the run, in hex; its trace has the same id unless there is one above. Of a
+            later run in the same session another one; spans of earlier ones stay known, as the engine
+            tells of a command under the request that spoke of an equal one first.
         emit: Takes `OutputWritten` and `ActivityChanged`.
         redactor: Masks also what comes in pieces.
     """

@@ -21,7 +21,7 @@ from penstock.kinds import (
     mapping,
     sequence,
 )
-from penstock.model import Fault, Function, Provider, Stage
+from penstock.model import Fault, Function, Provider, Stage, service_key
 from penstock.place import calling_file, place_of, project_root
 from penstock.secrets import Secret
 from penstock.when import Condition
@@ -279,6 +279,14 @@ class Pipeline:
                 if taken.kind != "stage":
                     queue += taken.takes
         return reached
+
+    def services(self, stage: Stage) -> set[str]:
+        """Return the keys of the services that a stage may use, the registry of rehearsals included."""
+        reached = self.reached(stage.family)
+        takes = {name for one in (stage.family, *reached) for name in self.providers[one].takes}
+        cell = matrix.suffix(stage.cell)
+        used = {name for name in reached if self.providers[name].kind == "service"}
+        return {service_key(name, cell) for name in used} | takes & {"registry"}
 
     def _define(
         self,

@@ -9,37 +9,27 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 import penstock
-from penstock import parent, stuck
-from penstock.cli import PROGRAM_VARIABLE, program
-from penstock.errors import SIGNALLED_CODE, PenstockError
-from penstock.events import EventStream, PastRun, RunFinished, RunStarted, RunStopped, Warned
+from penstock.cli import program
+from penstock.errors import SIGNALLED_CODE
+from penstock.events import EventStream, PastRun, RunFinished, RunStarted, Warned
 from penstock.execute import Executor
-from penstock.live import Live
+from penstock.line import heard, on_line
 from penstock.model import Result
 from penstock.redact import MIN_BYTES
-from penstock.runner import ENGINE_CODE, Runner, verdict, warnings
+from penstock.runner import Runner, verdict, warnings
 from penstock.services import ServicePool
-from penstock.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
 
     from penstock.events import Listener
-    from penstock.pipeline import Pipeline
+    from penstock.line import Line
     from penstock.plan import Plan
     from penstock.redact import Redactor
-
-# Everything after an interrupt has to fit into the 7.5 s that CI hosts leave; this is teardown's.
-INTERRUPTED_TEARDOWN_S = 4.0
-HANGING = "penstock: {reason}; `dagger run` would hang now, and was ended; see reports/index.html"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def run(
@@ -58,95 +48,108 @@ async def run(
         listeners: Show the run.
         afterwards: Takes what has to be done when all of it is shown.
     """
-    # `nohup` has hang-ups ignored, and so do we; what a shell starts in the background it makes deaf
-    # to SIGINT, which CI hosts send all the same.
-    is_deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    wanted = [number for number in SIGNALS if not (is_deaf and number is signal.SIGHUP)]
-    # Signals are heard from here on, also while Dagger is imported in a thread beside the loop.
-    with anyio.open_signal_receiver(*wanted) as signals:
-        for number in wanted:
-            signal.signal(number, stuck.hurry)  # the loop hears of it all the same
-        stream = EventStream(redactor, listeners)
-        code = await _run(plan, secrets, redactor, stream, signals=signals, afterwards=afterwards)
+    with heard() as signals:
+        async with on_line(plan.pipeline, signals, redactor, afterwards) as line:
+            this = Run(plan, secrets, line, listeners)
+            await this.work()
+        code = this.finish()
     if code > SIGNALLED_CODE:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for the impatient
     return code
 
 
-async def _run(
-    plan: Plan,
-    secrets: Mapping[tuple[str, str], str],
-    redactor: Redactor,
-    stream: EventStream,
-    *,
-    signals: AsyncIterator[signal.Signals],
-    afterwards: ExitStack,
-) -> int:
-    surroundings, state = plan.run, plan.state
-    began = time.monotonic()
-    unmasked = _mask(secrets, redactor)
-    started = _started(plan)
-    stream.emit(started)
-    for what in unmasked:
-        words = f"{what} is shorter than {MIN_BYTES} bytes and is not masked"
-        stream.emit(Warned(message=words))
-    async with anyio.create_task_group() as tasks:
-        live = Live(surroundings.id, stream.emit, redactor)
-        pool = ServicePool(tasks, live)
+class Run:
+    """One run, from the plan to the verdict.
+
+    Args:
+        plan: What to do.
+        secrets: Values by stage and parameter name.
+        line: To the engine; from now on this is its run.
+        listeners: Show the run.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        secrets: Mapping[tuple[str, str], str],
+        line: Line,
+        listeners: Sequence[Listener],
+    ) -> None:
+        self._began = time.monotonic()
+        self._plan = plan
+        self._line = line
+        unmasked = _mask(secrets, line.redactor)
+        self.stream = EventStream(line.redactor, listeners)
+        self._started = _started(plan)
+        self.stream.emit(self._started)
+        for what in unmasked:
+            words = f"{what} is shorter than {MIN_BYTES} bytes and is not masked"
+            self.stream.emit(Warned(message=words))
+        self._pool = ServicePool(line.tasks, line.live)
+        line.pools.append(self._pool)
         executor = Executor(
-            plan.pipeline, dict(plan.stages), surroundings, pool, state, redactor, live, secrets
+            plan.pipeline,
+            dict(plan.stages),
+            plan.run,
+            self._pool,
+            plan.state,
+            line.redactor,
+            line.live,
+            secrets,
+            line.reads,
         )
-        runner = Runner(
+        handover = line.handover
+        line.live.run_id = plan.run.id
+        self.runner = Runner(
             plan.stages.values(),
-            executor,
-            emit=stream.emit,
+            handover.through(executor) if handover else executor,
+            emit=self.stream.emit,
             jobs=plan.jobs,
             keep_going=plan.keep_going,
             deadline_s=plan.pipeline.deadline_s,
             teardown_s=plan.pipeline.teardown_s,
         )
-        stream.listen(executor.release)
-        connecting = anyio.CancelScope()
-        tasks.start_soon(stuck.keep_quiet)
-        tasks.start_soon(_heed, signals, runner, connecting)
-        lost = partial(RunStopped, result=Result.ERROR, exit_code=ENGINE_CODE, teardown_s=0.0)
-        advice = _advice(plan.pipeline)
-        above = parent.dagger_run()
+        for listener in handover.listeners(executor) if handover else [executor.release]:
+            self.stream.listen(listener)
+        line.run = self
 
-        def lose(reason: str) -> None:
-            interrupted = any(stop.result is Result.CANCELLATION for stop in runner.stops)
-            runner.stop(lost(reason=reason))
-            if above and not interrupted:
-                afterwards.callback(parent.end, above, HANGING.format(reason=reason))
+    async def work(self) -> None:
+        """Run the stages.
 
-        try:
-            async with open_session(
-                emit=stream.emit,
-                on_lost=lose,
-                connecting=connecting,
-                advice=advice,
-                above=above,
-            ):
-                tasks.start_soon(live.follow)
-                await runner.run()
-                await pool.stop_all()
-        except PenstockError as error:
-            lose(str(error))
-        tasks.cancel_scope.cancel()
-    outcomes = runner.outcomes
-    ended = verdict(runner.stages, outcomes, runner.stops)
-    took = round(time.monotonic() - began, 3)
-    state.durations_s |= {
-        name: o.duration_s for name, o in outcomes.items() if o.passed and not o.cached
-    }
-    state.failed = [n for n, o in outcomes.items() if not o.passed and not runner.stages[n].skip]
-    this = PastRun(
-        started_at=started.started_at, result=ended.result, duration_s=took, commit=started.commit
-    )
-    state.history.append(asdict(this))
-    state.save()
-    stream.emit(RunFinished(**vars(ended), duration_s=took, warnings=warnings(outcomes)))
-    return ended.exit_code
+        Raises:
+            EngineError: When no engine can be reached.
+        """
+        await self._line.open()
+        await self.runner.run()
+        handover = self._line.handover
+        spared = await handover.pass_on() if handover else set()
+        for pool in self._line.pools:
+            await pool.stop_all(spared=spared)
+        self._line.pools = [pool for pool in self._line.pools if pool.is_at_work]
+
+    def finish(self) -> int:
+        """Tell and remember the verdict, and return its exit code."""
+        runner, state = self.runner, self._plan.state
+        outcomes = runner.outcomes
+        ended = verdict(runner.stages, outcomes, runner.stops)
+        took = round(time.monotonic() - self._began, 3)
+        state.durations_s |= {
+            name: o.duration_s for name, o in outcomes.items() if o.passed and not o.cached
+        }
+        state.failed = [
+            n for n, o in outcomes.items() if not o.passed and not runner.stages[n].skip
+        ]
+        this = PastRun(
+            started_at=self._started.started_at,
+            result=ended.result,
+            duration_s=took,
+            commit=self._started.commit,
+        )
+        state.history.append(asdict(this))
+        state.save()
+        self.stream.emit(RunFinished(**vars(ended), duration_s=took, warnings=warnings(outcomes)))
+        self._line.run = None
+        return ended.exit_code
 
 
 def _started(plan: Plan) -> RunStarted:
@@ -188,13 +191,6 @@ def _environment() -> tuple[tuple[str, str], ...]:
     )
 
 
-def _advice(pipeline: Pipeline) -> str:
-    """Return what to do without an engine: `python3 -m ci` mends it, where there is such a thing."""
-    if PROGRAM_VARIABLE in os.environ or (pipeline.root / "ci" / "__main__.py").exists():
-        return "`python3 -m ci doctor` says what is wrong, `python3 -m ci setup` mends it"
-    return "does Docker run here, or is there another engine for `--engine URL`?"
-
-
 def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor) -> list[str]:
     """Have secrets masked from now on, and return those that are too short for that."""
     redactor.add(os.environ.get("REGISTRY_TOKEN", ""))
@@ -204,19 +200,3 @@ def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor) -> list[st
         for (stage, name), value in secrets.items()
         if not redactor.add(value)
     ]
-
-
-async def _heed(
-    signals: AsyncIterator[signal.Signals], runner: Runner, connecting: anyio.CancelScope
-) -> None:
-    """Cancel and clean up at the first signal."""
-    first = await anext(signals)
-    runner.stop(
-        RunStopped(
-            result=Result.CANCELLATION,
-            reason=f"interrupted by {first.name}",
-            exit_code=SIGNALLED_CODE + first,
-            teardown_s=INTERRUPTED_TEARDOWN_S,
-        )
-    )
-    connecting.cancel()  # a second signal does not come this far: see `stuck.hurry`

@@ -22,7 +22,7 @@ from penstock.errors import EngineError, ServiceError
 from penstock.events import ServiceFailed, ServicePrepared, ServiceStarted, ServiceStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import dagger
     from anyio.abc import TaskGroup
@@ -69,11 +69,15 @@ class ServicePool:
     def __init__(self, tasks: TaskGroup, live: Live) -> None:
         self._tasks = tasks
         self.live = live
-        self._emit = live.emit
         self._servers: dict[str, _Server] = {}
         self._prepared: set[str] = set()
         self._preparing: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self.rehearsing = anyio.Lock()  # the rehearsals of a run share one registry
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether any service of it is there."""
+        return bool(self._servers)
 
     async def prepare(self, services: Iterable[Service]) -> None:
         """Make what the services need before they can start: their images, a schema.
@@ -114,9 +118,9 @@ class ServicePool:
         if server := self._servers.get(key):
             server.scope.cancel()
 
-    async def stop_all(self) -> None:
-        """Stop every service and return when nothing of them is left."""
-        ending = list(self._servers.values())
+    async def stop_all(self, *, spared: Collection[str] = ()) -> None:
+        """Stop every service but those that are spared, and return when nothing of them is left."""
+        ending = [server for key, server in self._servers.items() if key not in spared]
         for server in ending:
             server.scope.cancel()
         for server in ending:
@@ -147,7 +151,7 @@ class ServicePool:
             await _stop(running, STOP_S if server.error is None else UNSTARTED_STOP_S)
             self._servers.pop(service.key, None)
             server.stopped.set()
-            self._emit(ServiceStopped(service=service.key))
+            self.live.emit(ServiceStopped(service=service.key))
 
     async def _prepare(self, service: Service) -> None:
         began = time.monotonic()
@@ -157,10 +161,10 @@ class ServicePool:
                 await patiently(service.container.sync)
         except Exception as error:
             reason = cause(str(error)).words or type(error).__name__
-            self._emit(ServiceFailed(service=service.key, what=what, reason=reason))
+            self.live.emit(ServiceFailed(service=service.key, what=what, reason=reason))
             raise
         took = time.monotonic() - began
-        self._emit(ServicePrepared(service=service.key, what=what, duration_s=took))
+        self.live.emit(ServicePrepared(service=service.key, what=what, duration_s=took))
 
     async def _become_healthy(self, service: Service, running: dagger.Service) -> None:
         import dagger
@@ -189,10 +193,10 @@ class ServicePool:
         except dagger.QueryError as error:
             words = f"could not be started: {cause(str(error)).words}"
             raise self._failed(service, words) from error
-        self._emit(ServiceStarted(service=service.key, duration_s=time.monotonic() - began))
+        self.live.emit(ServiceStarted(service=service.key, duration_s=time.monotonic() - began))
 
     def _failed(self, service: Service, reason: str, output: str = "") -> ServiceError:
-        self._emit(ServiceFailed(service=service.key, what="health check", reason=reason))
+        self.live.emit(ServiceFailed(service=service.key, what="health check", reason=reason))
         return ServiceError(service.key, reason, output)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import json
+import math
 import os
 import socket
 import subprocess
@@ -39,6 +40,7 @@ RUNTIMES = {"container": "docker", "docker-container": "docker", "podman-contain
 # within ten seconds.
 CLOSE_S, CLOSE_SENDING_S = 10.0, 0.5
 LINE_BYTES = 1 << 16
+DYING_S, DYING_TICK_S = 3.0, 0.05
 BEAT_S = 1.0
 PATIENCE_S, TICK_S = 3.0, 0.25
 SETTLE_S = 0.3
@@ -51,11 +53,15 @@ class Session:
 
     Args:
         on_lost: Called once, with the reason, when the engine stops answering.
+
+    Attributes:
+        cut_at: When a run was cut off that another one follows, by the monotonic clock.
     """
 
     on_lost: Callable[[str], None]
     lost: str = field(default="", init=False)
     is_open: bool = field(default=False, init=False)
+    cut_at: float = field(default=-math.inf, init=False)
     _send: Callable[..., Awaitable[object]] = field(init=False)
     _asking: set[anyio.CancelScope] = field(default_factory=set, init=False)
 
@@ -64,6 +70,23 @@ class Session:
         self._send, client.execute = client.execute, self._execute
 
     async def _execute(self, *words: object, **options: object) -> object:
+        """Send a request, and once more what is the same as one that was cut off before.
+
+        The engine takes a command that is asked for while an equal one is being killed to be that
+        one, and tells that it was cancelled.
+        """
+        from gql.transport import exceptions as faults
+
+        while True:
+            try:
+                return await self._ask_once(*words, **options)
+            except faults.TransportQueryError as error:
+                is_dying = time.monotonic() - self.cut_at < DYING_S
+                if not (is_dying and "context canceled" in str(error)):
+                    raise
+            await anyio.sleep(DYING_TICK_S)
+
+    async def _ask_once(self, *words: object, **options: object) -> object:
         """Send a request, and let no cancel reach it in its first moments.
 
         A command that is cancelled while its container is being set up is not ended by the engine:

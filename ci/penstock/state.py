@@ -165,6 +165,18 @@ def alone(root: Path, reports: Path, say: Callable[[str], None]) -> Iterator[boo
                 lock.truncate(0)
 
 
+def is_held(root: Path) -> bool:
+    """Return whether another run works in a project's folder, without waiting for it."""
+    try:
+        with (root / FOLDER / "lock").open(encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _holder(lock: TextIO) -> str:
     """Return the process that a lock names, if what stands there is one: the file may be a stranger's."""
     lock.seek(0)

@@ -176,7 +176,7 @@ def test_bug_of_ours_is_exit_3_and_leaks_nothing(
         message = "cannot do with hunter2-hunter2"
         raise RuntimeError(message)
 
-    monkeypatch.setattr("penstock.run.open_session", broken)
+    monkeypatch.setattr("penstock.line.open_session", broken)
     assert small.main([]) == 3
     said = capsys.readouterr().err
     assert "RuntimeError: cannot do with ***" in said
@@ -442,3 +442,50 @@ def test_run_beside_the_main_thread_is_refused_in_words(
         thread.join()
     assert codes == [2, 0]
     assert "to the main thread only: start it there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "other", [["--list"], ["--graph", "text"], ["--dry-run"], ["--explain", "lint"]]
+)
+def test_watch_and_what_runs_nothing_exclude_each_other(
+    small: Pipeline, capsys: pytest.CaptureFixture[str], other: list[str]
+) -> None:
+    assert small.main(["--watch", *other]) == 2
+    assert "error: --watch runs stages; --list, --graph," in capsys.readouterr().err
+
+
+def test_watch_is_refused_in_ci(
+    small: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would hold up the job for ever."""
+    monkeypatch.setenv("CI", "true")
+    assert small.main(["--watch", "--only", "lint"]) == 2
+    assert "error: --watch has no end, and CI waits for one" in capsys.readouterr().err
+
+
+def test_watch_names_the_extra_that_it_needs(
+    small: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CI", "")
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    assert small.main(["--watch", "--only", "lint"]) == 2
+    words = "error: --watch needs the library `watchfiles`: pip install 'penstock[watch]'\n"
+    assert capsys.readouterr().err == words
+
+
+def test_watch_without_an_engine_waits_for_nothing(
+    small: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CI", "")
+    assert small.main(["--watch", "--only", "lint", "--engine", NO_ENGINE]) == 4
+    said = capsys.readouterr()
+    assert "connection refused" in said.out
+    assert "waiting" not in said.out + said.err
+
+
+def test_watch_names_missing_secrets_before_anything_starts(
+    small: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CI", "")
+    assert small.main(["--watch"]) == 2
+    assert "takes the secret 'token', which has no value" in capsys.readouterr().err

@@ -131,7 +131,9 @@ class Lines:
         """Say what stops the run from outside; a gate that failed has its own line."""
         match event.result:
             case Result.CANCELLATION:
-                self._line(f"Stopping: {event.reason}; once more ends it at once", style="yellow")
+                by_signal = event.reason.startswith("interrupted")
+                more = "; once more ends it at once" if by_signal else ""
+                self._line(f"Stopping: {event.reason}{more}", style="yellow")
             case Result.TIMEOUT:
                 self._line(f"Stopping: {event.reason.removeprefix('because ')}", style="yellow")
             case Result.ERROR:
