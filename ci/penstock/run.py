@@ -26,6 +26,7 @@ from penstock.redact import MIN_BYTES
 from penstock.runner import ENGINE_CODE, Runner, verdict, warnings
 from penstock.services import ServicePool
 from penstock.session import open_session
+from penstock.speculation import Speculation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -128,7 +129,12 @@ async def _run(
                 above=above,
             ):
                 tasks.start_soon(live.follow)
-                await runner.run()
+                async with anyio.create_task_group() as early:
+                    if plan.early:
+                        begun = Speculation(plan.early, runner, executor, early, plan.jobs)
+                        stream.listen(begun)
+                    await runner.run()
+                    early.cancel_scope.cancel()
                 await pool.stop_all()
         except PenstockError as error:
             lose(str(error))
@@ -137,7 +143,9 @@ async def _run(
     ended = verdict(runner.stages, outcomes, runner.stops)
     took = round(time.monotonic() - began, 3)
     state.durations_s |= {
-        name: o.duration_s for name, o in outcomes.items() if o.passed and not o.cached
+        name: o.duration_s
+        for name, o in outcomes.items()
+        if o.passed and not o.cached and name not in plan.early
     }
     state.failed = [n for n, o in outcomes.items() if not o.passed and not runner.stages[n].skip]
     this = PastRun(
