@@ -182,7 +182,8 @@ class Executor:
         with self.live.under(stage=stage.name):
             early.asked = await self._ask(stage, needed, registry=None)
             container, _ = early.asked
-            if isinstance(container, dagger.Container) and not reaches_out(container):
+            is_possible = isinstance(container, dagger.Container) and not reaches_out(container)
+            if is_possible and not early.is_late:
                 early.is_told = True
                 self.live.emit(EarlyBegun(stage=stage.name))
                 early.container = await container.sync()

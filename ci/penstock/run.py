@@ -131,8 +131,15 @@ async def _run(
                 tasks.start_soon(live.follow)
                 async with anyio.create_task_group() as early:
                     if plan.early:
-                        begun = Speculation(plan.early, runner, executor, early, plan.jobs)
-                        stream.listen(begun)
+                        begins = Speculation(
+                            plan.early,
+                            runner,
+                            executor,
+                            emit=stream.emit,
+                            tasks=early,
+                            jobs=plan.jobs,
+                        )
+                        stream.listen(begins)
                     await runner.run()
                     early.cancel_scope.cancel()
                 await pool.stop_all()

@@ -11,21 +11,21 @@ import logging
 import re
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from penstock.events import EarlyDropped, Event, StageFinished, StageStarted
 from penstock.graph import Graph
 from penstock.pipeline import Definition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from anyio.abc import TaskGroup
 
-    from penstock.execute import Executor
-    from penstock.model import Provider, Stage
+    from penstock.model import Outcome, Provider, Stage
     from penstock.pipeline import Pipeline
     from penstock.runner import Runner
 
@@ -115,12 +115,14 @@ class Early:
         container: The first of them, evaluated.
         saved_s: How long before the stage it was begun.
         is_told: Whether people know of it.
+        is_late: Whether the stage has started, so that nothing is early any more.
     """
 
     asked: tuple[Any, dict[str, str]] | None = None
     container: Any = None
     saved_s: float = 0.0
     is_told: bool = False
+    is_late: bool = False
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     _began_s: float = field(default_factory=time.monotonic)
     _done: anyio.Event = field(default_factory=anyio.Event)
@@ -150,6 +152,19 @@ class Early:
         self._done.set()
 
 
+class Begins(Protocol):
+    """Does the work of stages.
+
+    Attributes:
+        early: What was begun, until its stage starts and takes it over.
+    """
+
+    early: dict[str, Early]
+
+    async def begin(self, stage: Stage, needed: Mapping[str, Outcome], early: Early) -> None:
+        """Do of a stage that has not started what may be thrown away."""
+
+
 class Speculation:
     """Begins work early, and throws it away: a listener.
 
@@ -157,6 +172,7 @@ class Speculation:
         waiting: The stages whose work may begin, and what each waits for.
         runner: Knows what has ended.
         executor: Does the work, and takes it over when the stage starts.
+        emit: Takes what is thrown away.
         tasks: Ends before the engine's session does.
         jobs: Most stages at a time; early work begins only where that leaves a place.
     """
@@ -165,13 +181,16 @@ class Speculation:
         self,
         waiting: Mapping[str, frozenset[str]],
         runner: Runner,
-        executor: Executor,
+        executor: Begins,
+        *,
+        emit: Callable[[Event], None],
         tasks: TaskGroup,
-        jobs: int | None,
+        jobs: int | None = None,
     ) -> None:
         self._waiting = dict(waiting)
         self._runner = runner
         self._executor = executor
+        self._emit = emit
         self._tasks = tasks
         self._jobs = jobs
         self._running: set[str] = set()
@@ -182,6 +201,8 @@ class Speculation:
             case StageStarted():
                 self._running.add(event.stage)
                 self._waiting.pop(event.stage, None)
+                if late := self._executor.early.get(event.stage):
+                    late.is_late = True
             case StageFinished():
                 self._running.discard(event.stage)
                 self._waiting.pop(event.stage, None)
@@ -196,7 +217,7 @@ class Speculation:
     def _drop(self, stage: str, early: Early, reason: str) -> None:
         if early.is_told:
             early.is_told = False
-            self._executor.live.emit(EarlyDropped(stage=stage, reason=reason))
+            self._emit(EarlyDropped(stage=stage, reason=reason))
 
     async def _begin(self) -> None:
         """Begin what has a place and all that it waits for."""
@@ -204,8 +225,8 @@ class Speculation:
             early = sum(not early.is_over for early in self._executor.early.values())
             if self._jobs is None or len(self._running) + early < self._jobs:
                 del self._waiting[name]
-                self._executor.early[name] = Early()
-                self._tasks.start_soon(self._work, self._runner.stages[name])
+                made = self._executor.early[name] = Early()
+                self._tasks.start_soon(self._work, self._runner.stages[name], made)
 
     def _possible(self) -> Iterator[str]:
         outcomes = self._runner.outcomes
@@ -217,10 +238,10 @@ class Speculation:
                 if all(ended[need].passed for need in takes):
                     yield name
 
-    async def _work(self, stage: Stage) -> None:
-        early = self._executor.early[stage.name]
+    async def _work(self, stage: Stage, early: Early) -> None:
         needed = {need: self._runner.outcomes[need] for need in stage.takes}
         with early.scope:
+            await anyio.lowlevel.checkpoint_if_cancelled()  # thrown away before its first step
             try:
                 await self._executor.begin(stage, needed, early)
             except Exception as error:  # noqa: BLE001 - no verdict: the stage itself will fail by it
