@@ -368,3 +368,5 @@ def _stage(
             view.outcome = event.outcome
             view.ended_s = event.at_s
             view.activity = ""
+            if view.is_early:  # and is thrown away now
+                view.output = Tail()
