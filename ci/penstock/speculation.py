@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Of steps of a query and their arguments: what reaches beyond the container that they make.
-BEYOND = re.compile("secret|service|socket|auth|nesting|publish|export|tunnel", re.IGNORECASE)
+BEYOND = re.compile(
+    "secret|service|socket|auth|nesting|insecure|publish|export|tunnel", re.IGNORECASE
+)
 
 
 def begins_early(pipeline: Pipeline, stages: Mapping[str, Stage]) -> dict[str, frozenset[str]]:
