@@ -218,7 +218,15 @@ def _plan(pipeline: Pipeline, options: argparse.Namespace) -> Plan:
         message = f"no stage is selected{why}"
         raise NothingSelectedError(message)
     run = RunInfo.discover(pipeline.root)
-    return Plan.make(pipeline, chosen, run, state, jobs=options.jobs, keep_going=options.keep_going)
+    return Plan.make(
+        pipeline,
+        chosen,
+        run,
+        state,
+        jobs=options.jobs,
+        keep_going=options.keep_going,
+        speculate=options.speculate,
+    )
 
 
 def _explained(pipeline: Pipeline, names: Sequence[str]) -> str:
@@ -317,6 +325,11 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     how.add_argument("-j", "--jobs", type=_positive, metavar="N", help="most stages at a time")
     how.add_argument(
         "--keep-going", **switch, help="after a failure run all that is still possible"
+    )
+    how.add_argument(
+        "--speculate",
+        **switch,
+        help="begin what only makes a container beside its gates; thrown away when one fails",
     )
     how.add_argument(
         "--watch", **switch, help="again whenever a file changes that a stage is made from"

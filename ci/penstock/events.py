@@ -142,6 +142,26 @@ class ServiceStopped(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyBegun(Event):
+    """The work of a stage is begun before all that it needs has passed: `--speculate`."""
+
+    stage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyDropped(Event):
+    """What was begun early of a stage is thrown away.
+
+    Args:
+        stage: Of which.
+        reason: In words: `test failed`.
+    """
+
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted(Event):
     """All that a stage needs has passed, and it runs."""
 

@@ -20,7 +20,7 @@ from penstock.again import patience, patiently
 from penstock.causes import cause
 from penstock.command import Commands, Try, printed, tail
 from penstock.errors import EngineError, ServiceError
-from penstock.events import Event, ServiceFailed, StageFinished
+from penstock.events import EarlyBegun, Event, ServiceFailed, StageFinished
 from penstock.evidence import Finding
 from penstock.filter import script
 from penstock.inputs import digest, images, inputs, why
@@ -29,6 +29,7 @@ from penstock.model import Command, Fault, Function, Outcome, Result, Service, S
 from penstock.pipeline import BUILT_IN
 from penstock.recipes.registry import Registry
 from penstock.services import death
+from penstock.speculation import Early, reaches_out
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable, Iterator, Mapping, Sequence
@@ -77,6 +78,7 @@ class Executor:
 
     def __post_init__(self) -> None:
         """Find out which stages use which service."""
+        self.early: dict[str, Early] = {}  # by stage, until that starts and takes it over
         self._commands = Commands(self.run, self.pool, self.state, self.redactor, self.live.emit)
         self._made: dict[Hashable, tuple[Any, Any]] = {}
         self._making: dict[Hashable, anyio.Lock] = defaultdict(anyio.Lock)
@@ -153,31 +155,51 @@ class Executor:
         import dagger
 
         registry = Registry(run=self.run, name=self.pipeline.name, pool=self.pool, state=self.state)
+        early = self.early.pop(this.stage.name, None) or Early.none()
         try:
             with anyio.fail_after(this.deadline_s):
-                arguments, returned = await self._ask(this.stage, needed, registry)
+                await early.taken_over()
+                asked = early.asked or await self._ask(this.stage, needed, registry)
+                returned, made_from = asked
                 if isinstance(returned, dagger.Container):
-                    returned = await patiently(returned.sync)
+                    returned = early.container or await patiently(returned.sync)
         except TimeoutError:
             return Outcome(result=Result.TIMEOUT, reason=this.too_long)
-        made_from = await self._inputs(this.stage, [*arguments.values(), returned])
         done = await self._do(returned, this)
         cached = done.cached or registry.was_rehearsed
         reasons = why(self.state.inputs.get(this.stage.name), made_from, cached=cached)
+        if early.container:
+            reasons.append(f"begun {early.saved_s:.1f} s early (--speculate)")
         if done.passed:
             self.state.inputs[this.stage.name] = made_from
         return replace(
             done, notes=(*done.notes, *registry.notes), cached=cached, why=tuple(reasons)
         )
 
+    async def begin(self, stage: Stage, needed: Mapping[str, Outcome], early: Early) -> None:
+        """Do the work of a stage that has not started, if that is a container and nothing more."""
+        import dagger
+
+        with self.live.under(stage=stage.name):
+            early.asked = await self._ask(stage, needed, registry=None)
+            container, _ = early.asked
+            is_possible = isinstance(container, dagger.Container) and not reaches_out(container)
+            if is_possible and not early.is_late:
+                early.is_told = True
+                self.live.emit(EarlyBegun(stage=stage.name))
+                early.container = await container.sync()
+
     async def _ask(
-        self, stage: Stage, needed: Mapping[str, Outcome], registry: Registry
-    ) -> tuple[Mapping[str, Any], Any]:
-        """Return what a stage takes and what it returns, or what another one returned for it."""
+        self, stage: Stage, needed: Mapping[str, Outcome], registry: Registry | None
+    ) -> tuple[Any, dict[str, str]]:
+        """Return what a stage returns, or another one returned for it, and what that is made from.
+
+        The SDK no longer knows that of what the engine was asked for.
+        """
         from dagger import dag
 
-        if stage.name in self._spawned:
-            return {}, self._spawned[stage.name]
+        if found := self._spawned.get(stage.name):
+            return found, await self._inputs(stage, [found])
         definition = self.pipeline.providers[stage.family]
         secrets = {
             name: dag.set_secret(f"{family}.{name}", value)
@@ -187,7 +209,8 @@ class Executor:
         given = {"run": self.run, "commit": self.run.commit[:12], "registry": registry}
         given |= {**stage.cell, **self._results(stage, needed), **secrets}
         arguments = {name: await self._take(name, given, stage) for name in definition.takes}
-        return arguments, await _call(definition.function, arguments)
+        returned = await _call(definition.function, arguments)
+        return returned, await self._inputs(stage, [*arguments.values(), returned])
 
     async def _inputs(self, stage: Stage, values: list[Any]) -> dict[str, str]:
         """Return what a stage is made from, the results of others included."""

@@ -12,6 +12,7 @@ from penstock.events import Event, StageStarted
 from penstock.graph import Graph
 from penstock.model import Outcome, Result, Skip
 from penstock.scheduler import Scheduler
+from penstock.speculation import begins_early
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,7 @@ class Plan:
         state: What earlier runs left.
         jobs: Most stages at a time.
         keep_going: Run all that is still possible after a failure.
+        speculate: Begin the work of pure stages beside their gates.
     """
 
     pipeline: Pipeline
@@ -54,6 +56,7 @@ class Plan:
     state: State
     jobs: int | None = None
     keep_going: bool = False
+    speculate: bool = False
 
     @classmethod
     def make(
@@ -65,6 +68,7 @@ class Plan:
         *,
         jobs: int | None = None,
         keep_going: bool = False,
+        speculate: bool = False,
     ) -> Plan:
         """Return the plan for some stages: conditions decided, expected times added."""
         families = {stage.family for stage in chosen.values()}
@@ -82,13 +86,24 @@ class Plan:
             for name, stage in chosen.items()
         }
         return cls(
-            pipeline=pipeline, stages=stages, run=run, state=state, jobs=jobs, keep_going=keep_going
+            pipeline=pipeline,
+            stages=stages,
+            run=run,
+            state=state,
+            jobs=jobs,
+            keep_going=keep_going,
+            speculate=speculate,
         )
 
     @cached_property
     def graph(self) -> Graph:
         """The needs of the stages."""
         return Graph({name: stage.needs for name, stage in self.stages.items()})
+
+    @cached_property
+    def early(self) -> Mapping[str, frozenset[str]]:
+        """The stages whose work may begin early, and what each waits for nevertheless."""
+        return begins_early(self.pipeline, self.stages) if self.speculate else {}
 
     @cached_property
     def skipped(self) -> dict[str, str]:

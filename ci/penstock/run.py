@@ -11,6 +11,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 import penstock
 from penstock.cli import program
 from penstock.errors import SIGNALLED_CODE
@@ -21,6 +23,7 @@ from penstock.model import Result
 from penstock.redact import MIN_BYTES
 from penstock.runner import Runner, verdict, warnings
 from penstock.services import ServicePool
+from penstock.speculation import Speculation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -87,7 +90,7 @@ class Run:
             self.stream.emit(Warned(message=words))
         self._pool = ServicePool(line.tasks, line.live)
         line.pools.append(self._pool)
-        executor = Executor(
+        executor = self._executor = Executor(
             plan.pipeline,
             dict(plan.stages),
             plan.run,
@@ -120,7 +123,19 @@ class Run:
             EngineError: When no engine can be reached.
         """
         await self._line.open()
-        await self.runner.run()
+        async with anyio.create_task_group() as early:
+            if self._plan.early:
+                begins = Speculation(
+                    self._plan.early,
+                    self.runner,
+                    self._executor,
+                    emit=self.stream.emit,
+                    tasks=early,
+                    jobs=self._plan.jobs,
+                )
+                self.stream.listen(begins)
+            await self.runner.run()
+            early.cancel_scope.cancel()
         handover = self._line.handover
         spared = await handover.pass_on() if handover else set()
         for pool in self._line.pools:
@@ -134,7 +149,9 @@ class Run:
         ended = verdict(runner.stages, outcomes, runner.stops)
         took = round(time.monotonic() - self._began, 3)
         state.durations_s |= {
-            name: o.duration_s for name, o in outcomes.items() if o.passed and not o.cached
+            name: o.duration_s
+            for name, o in outcomes.items()
+            if o.passed and not o.cached and name not in self._plan.early
         }
         state.failed = [
             n for n, o in outcomes.items() if not o.passed and not runner.stages[n].skip

@@ -20,6 +20,8 @@ from rich.cells import cell_len
 
 from penstock.events import (
     ActivityChanged,
+    EarlyBegun,
+    EarlyDropped,
     EngineConnected,
     Event,
     OutputWritten,
@@ -751,3 +753,18 @@ def test_whatever_ends_the_process_leaves_a_terminal_to_work_on(number: signal.S
         "WARNING: w",
         "ready",
     ]
+
+
+def test_what_is_begun_early_has_a_quiet_line() -> None:
+    """And one when it is thrown away; on a terminal its row says so while it waits."""
+    build = Stage(name="build", title="Build the image", needs=("test",))
+    begun = [started(Stage(name="test"), build), EarlyBegun(stage="build")]
+    dropped = EarlyDropped(stage="build", reason="test failed")
+    lines = shown([*begun, dropped]).splitlines()
+    assert lines[-2:] == [
+        "Build the image: begun early (--speculate)",
+        "Build the image: begun early, thrown away: test failed",
+    ]
+    assert "begun early, waits for test" in drawn(begun)
+    assert "begun early" not in drawn([*begun, dropped])
+    assert shown([*begun, dropped], verbosity=-1) == ""

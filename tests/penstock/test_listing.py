@@ -26,6 +26,8 @@ from penstock.when import changed, on_branch, on_tag
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dagger import Container
+
     from penstock.when import Condition
 
 NOWHERE = Path("/nowhere")
@@ -146,7 +148,27 @@ def test_dry_run_gives_machines_the_same() -> None:
         "images": ["postgres:15", "python:3.12-slim"],
         "secrets": {},
         "expected_s": 2.0,
+        "begins_early": False,
     }
+
+
+def test_dry_run_shows_what_begins_early() -> None:
+    """For people and for machines; without `--speculate` nothing does."""
+    shop = Pipeline("shop")
+
+    @shop.stage
+    def lint() -> None: ...
+
+    @shop.stage(needs=[lint])
+    def build() -> Container: ...  # type: ignore[empty-body]  # never called
+
+    state = State(NOWHERE, images={"lint": [], "build": ["redis:7"]})
+    for speculate, facts in ((True, "redis:7, begins early"), (False, "redis:7")):
+        made = Plan.make(shop, shop.check(), RUN, state, speculate=speculate)
+        row = listing.dry_run(made, as_json=False).splitlines()[2]
+        assert " ".join(row.split()) == f"2 build build {facts}"
+        content = json.loads(listing.dry_run(made, as_json=True))
+        assert [s["begins_early"] for s in content["stages"]] == [False, speculate]
 
 
 def test_dry_run_of_nothing_but_skips_has_no_time() -> None:

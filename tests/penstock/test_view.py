@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.events import RunFinished, RunStarted, StageFinished, StageStarted
+from penstock.events import (
+    EarlyBegun,
+    EarlyDropped,
+    OutputWritten,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+)
 from penstock.model import Outcome, Result, Stage
 from penstock.reports.view import RunView, Tail
 
@@ -86,6 +94,31 @@ def test_stage_without_a_result_waits_or_runs() -> None:
     seen = view()
     seen(StageStarted(stage="b"))
     assert (seen.stages["a b"].word, seen.stages["b"].word) == ("WAITING", "RUNNING")
+
+
+def test_what_was_begun_early_leaves_a_reason_and_no_output_when_it_is_thrown_away() -> None:
+    """Whatever comes last: its end, or that of the stage which it was begun for."""
+    seen = view()
+    for name in ("b", "c"):
+        seen(EarlyBegun(stage=name))
+        seen(OutputWritten(stage=name, text="at work\n"))
+    seen(EarlyDropped(stage="c", reason="it failed"))
+    assert (seen.stages["b"].is_early, seen.stages["c"].is_early) == (True, False)
+    seen(StageFinished(stage="b", outcome=SKIPPED))
+    assert [str(seen.stages[name].output) for name in ("b", "c")] == ["", ""]
+    seen(EarlyDropped(stage="b", reason="a failed"))
+    outcome = seen.stages["b"].outcome
+    assert outcome
+    assert outcome.why == ("begun early (--speculate), thrown away: a failed",)
+
+
+def test_what_was_begun_early_is_the_stage_s_own_when_it_starts() -> None:
+    seen = view()
+    seen(EarlyBegun(stage="b"))
+    seen(OutputWritten(stage="b", text="at work\n"))
+    seen(StageStarted(stage="b"))
+    seen(StageFinished(stage="b", outcome=PASSED))
+    assert str(seen.stages["b"].output) == "at work\n"
 
 
 def test_first_stage_at_fault_is_what_to_reproduce() -> None:

@@ -9,6 +9,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from penstock.events import (
+    EarlyBegun,
+    EarlyDropped,
     Event,
     OutputWritten,
     RunFinished,
@@ -77,7 +79,7 @@ class Lines:
                 self._output(event.stage, event.text)
             case ServicePrepared() | ServiceStarted() | ServiceFailed():
                 self._service(event)
-            case StageStarted() | StageRetried() | StageFinished():
+            case StageStarted() | StageRetried() | StageFinished() | EarlyBegun() | EarlyDropped():
                 if view := self._view.stages.get(event.stage):
                     self._told_s[event.stage] = event.at_s
                     self._stage(view, event)
@@ -139,10 +141,19 @@ class Lines:
             case Result.ERROR:
                 self._lost = event.reason
 
-    def _stage(self, view: StageView, event: StageStarted | StageRetried | StageFinished) -> None:
+    def _stage(
+        self,
+        view: StageView,
+        event: StageStarted | StageRetried | StageFinished | EarlyBegun | EarlyDropped,
+    ) -> None:
         if self._verbosity < 0:
             return
         match event:
+            case EarlyBegun():
+                self._line(f"{_title(view)}: begun early (--speculate)", style="dim")
+            case EarlyDropped():
+                words = f"begun early, thrown away: {event.reason}"
+                self._line(f"{_title(view)}: {words}", style="dim")
             case StageStarted() if self.tells_starts:
                 self._line(f"{_title(view)}: started", style="dim")
             case StageRetried():

@@ -94,6 +94,7 @@ def _entry(plan: Plan, stage: Stage, definition: Definition) -> dict[str, Any]:
         "images": plan.state.images.get(stage.family),
         "secrets": {n: f"{s.kind} {s.source}" for n, s in definition.secrets.items()},
         "expected_s": plan.state.durations_s.get(stage.name),
+        "begins_early": stage.name in plan.early,
     }
 
 
@@ -103,6 +104,7 @@ def _row(number: int, entry: dict[str, Any]) -> tuple[str, ...]:
     images = entry["images"]
     facts = ["images known after the first run"] if images is None else images
     facts = [*facts, *(f"secret {name} ({source})" for name, source in entry["secrets"].items())]
+    facts += ["begins early"] if entry["begins_early"] else []
     return f"{number:>4}", entry["name"], entry["title"], about, ", ".join(facts)
 
 

@@ -190,7 +190,8 @@ class Rows:
         stages = self._view.stages
         needs = [n for n in view.stage.needs if n in stages and stages[n].outcome is None]
         other = "its turn" if self._view.engine else "the engine"
-        return f"waits for {', '.join(needs) or other}"
+        early = "begun early, " if view.is_early else ""
+        return f"{early}waits for {', '.join(needs) or other}"
 
     def _summary(self, now_s: float) -> str:
         stages = self._stages()

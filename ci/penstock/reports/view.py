@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from penstock.events import (
     ActivityChanged,
     CoverageRead,
+    EarlyBegun,
+    EarlyDropped,
     EngineConnected,
     Event,
     OutputWritten,
@@ -111,6 +113,7 @@ class StageView:
         attempts: Those that failed and were followed by another one.
         output: The last of what it printed.
         activity: What the engine does for it.
+        is_early: Whether its work is begun although it has not started.
         tests: All of its tests, in the last attempt.
         failed_before: Its tests that failed in an earlier attempt.
         coverage: What its coverage report says; `files` hold those of all events.
@@ -123,6 +126,7 @@ class StageView:
     attempts: list[Attempt] = field(default_factory=list)
     output: Tail = field(default_factory=Tail)
     activity: str = ""
+    is_early: bool = False
     tests: list[TestCase] = field(default_factory=list)
     failed_before: list[TestCase] = field(default_factory=list)
     coverage: CoverageRead | None = None
@@ -225,6 +229,9 @@ class RunView:
                 self._service(event)
             case OutputWritten() | ActivityChanged():
                 self._source(event)
+            case EarlyBegun() | EarlyDropped():
+                if view := self.stages.get(event.stage):
+                    _early(view, event)
             case StageStarted() | StageRetried() | StageFinished() | TestsRead() | CoverageRead():
                 if view := self.stages.get(event.stage):
                     _stage(view, event)
@@ -330,6 +337,15 @@ class RunView:
         return found
 
 
+def _early(view: StageView, event: EarlyBegun | EarlyDropped) -> None:
+    view.is_early = isinstance(event, EarlyBegun)
+    if isinstance(event, EarlyDropped):
+        view.output = Tail()
+        if view.outcome:
+            dropped = f"begun early (--speculate), thrown away: {event.reason}"
+            view.outcome = replace(view.outcome, why=(*view.outcome.why, dropped))
+
+
 def _stage(
     view: StageView,
     event: StageStarted | StageRetried | StageFinished | TestsRead | CoverageRead,
@@ -337,6 +353,7 @@ def _stage(
     match event:
         case StageStarted():
             view.started_s = event.at_s
+            view.is_early = False
         case StageRetried():
             view.attempts.append(event.attempt)
             view.output = Tail()  # what earlier attempts printed is in their own logs
@@ -351,3 +368,5 @@ def _stage(
             view.outcome = event.outcome
             view.ended_s = event.at_s
             view.activity = ""
+            if view.is_early:  # and is thrown away now
+                view.output = Tail()
