@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from penstock.cache import Repository
 from penstock.errors import DefinitionError
 from penstock.events import Event, StageStarted
 from penstock.graph import Graph
@@ -46,6 +47,8 @@ class Plan:
         state: What earlier runs left.
         jobs: Most stages at a time.
         keep_going: Run all that is still possible after a failure.
+        cache: What outlives the engine, where the team has a place for it.
+        reuse: Whether verdicts of other runs count.
     """
 
     pipeline: Pipeline
@@ -54,6 +57,8 @@ class Plan:
     state: State
     jobs: int | None = None
     keep_going: bool = False
+    cache: Repository | None = None
+    reuse: bool = False
 
     @classmethod
     def make(
@@ -65,6 +70,7 @@ class Plan:
         *,
         jobs: int | None = None,
         keep_going: bool = False,
+        reuse: bool | None = None,
     ) -> Plan:
         """Return the plan for some stages: conditions decided, expected times added."""
         families = {stage.family for stage in chosen.values()}
@@ -81,8 +87,18 @@ class Plan:
             )
             for name, stage in chosen.items()
         }
+        cache = Repository.discover(run.environ)
+        # What is released rests on this very run, unless somebody says otherwise.
+        is_wanted = not (run.ci and run.on_default_branch) if reuse is None else reuse
         return cls(
-            pipeline=pipeline, stages=stages, run=run, state=state, jobs=jobs, keep_going=keep_going
+            pipeline=pipeline,
+            stages=stages,
+            run=run,
+            state=state,
+            jobs=jobs,
+            keep_going=keep_going,
+            cache=cache,
+            reuse=cache is not None and is_wanted,
         )
 
     @cached_property

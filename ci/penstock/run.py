@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import signal
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -16,16 +17,20 @@ import anyio
 
 import penstock
 from penstock import parent, stuck
+from penstock.cache import Cache
 from penstock.cli import PROGRAM_VARIABLE, program
 from penstock.errors import SIGNALLED_CODE, PenstockError
 from penstock.events import EventStream, PastRun, RunFinished, RunStarted, RunStopped, Warned
 from penstock.execute import Executor
+from penstock.identity import Identities
 from penstock.live import Live
 from penstock.model import Result
+from penstock.query import Queries
 from penstock.redact import MIN_BYTES
 from penstock.runner import ENGINE_CODE, Runner, verdict, warnings
 from penstock.services import ServicePool
 from penstock.session import open_session
+from penstock.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
     from penstock.pipeline import Pipeline
     from penstock.plan import Plan
     from penstock.redact import Redactor
+
+logger = logging.getLogger(__name__)
 
 # Everything after an interrupt has to fit into the 7.5 s that CI hosts leave; this is teardown's.
 INTERRUPTED_TEARDOWN_S = 4.0
@@ -93,8 +100,20 @@ async def _run(
     async with anyio.create_task_group() as tasks:
         live = Live(surroundings.id, stream.emit, redactor)
         pool = ServicePool(tasks, live)
+        queries = Queries()
+        cache = Cache(plan.cache, Identities(queries), stream.emit) if plan.cache else None
+        verdicts = Verdicts(cache, surroundings, plan.reuse) if cache else None
         executor = Executor(
-            plan.pipeline, dict(plan.stages), surroundings, pool, state, redactor, live, secrets
+            plan.pipeline,
+            dict(plan.stages),
+            surroundings,
+            pool,
+            state,
+            redactor,
+            live,
+            secrets,
+            queries,
+            verdicts,
         )
         runner = Runner(
             plan.stages.values(),
@@ -106,18 +125,29 @@ async def _run(
             teardown_s=plan.pipeline.teardown_s,
         )
         stream.listen(executor.release)
-        connecting = anyio.CancelScope()
+        if verdicts:
+            stream.listen(verdicts.keep)
+        codes: list[int] = []  # the exit code, once the verdict is said
+        connecting, exporting = anyio.CancelScope(), anyio.CancelScope()
         tasks.start_soon(stuck.keep_quiet)
-        tasks.start_soon(_heed, signals, runner, connecting)
+        tasks.start_soon(_heed, signals, runner, codes, [connecting, exporting])
         lost = partial(RunStopped, result=Result.ERROR, exit_code=ENGINE_CODE, teardown_s=0.0)
         advice = _advice(plan.pipeline)
         above = parent.dagger_run()
 
         def lose(reason: str) -> None:
+            if codes:
+                return
             interrupted = any(stop.result is Result.CANCELLATION for stop in runner.stops)
             runner.stop(lost(reason=reason))
             if above and not interrupted:
                 afterwards.callback(parent.end, above, HANGING.format(reason=reason))
+
+        def finish() -> int:
+            if not codes:
+                took_s = round(time.monotonic() - began, 3)
+                codes.append(_finish(plan, runner, started, stream, took_s))
+            return codes[0]
 
         try:
             async with open_session(
@@ -128,25 +158,41 @@ async def _run(
                 above=above,
             ):
                 tasks.start_soon(live.follow)
-                await runner.run()
+                with cache.active() if cache else nullcontext():
+                    await runner.run()
                 await pool.stop_all()
+                if cache and not any(stop.exit_code for stop in runner.stops):
+                    finish()  # who waits for the verdict waits for nothing else
+                    with exporting:
+                        afterwards.callback(_say, redactor.mask(await cache.export()))
         except PenstockError as error:
             lose(str(error))
         tasks.cancel_scope.cancel()
-    outcomes = runner.outcomes
+    return finish()
+
+
+def _finish(
+    plan: Plan, runner: Runner, started: RunStarted, stream: EventStream, took_s: float
+) -> int:
+    """Remember a run, say how it ended, and return the exit code."""
+    state, outcomes = plan.state, runner.outcomes
     ended = verdict(runner.stages, outcomes, runner.stops)
-    took = round(time.monotonic() - began, 3)
     state.durations_s |= {
         name: o.duration_s for name, o in outcomes.items() if o.passed and not o.cached
     }
     state.failed = [n for n, o in outcomes.items() if not o.passed and not runner.stages[n].skip]
     this = PastRun(
-        started_at=started.started_at, result=ended.result, duration_s=took, commit=started.commit
+        started_at=started.started_at, result=ended.result, duration_s=took_s, commit=started.commit
     )
     state.history.append(asdict(this))
     state.save()
-    stream.emit(RunFinished(**vars(ended), duration_s=took, warnings=warnings(outcomes)))
+    stream.emit(RunFinished(**vars(ended), duration_s=took_s, warnings=warnings(outcomes)))
     return ended.exit_code
+
+
+def _say(words: str) -> None:
+    if words:
+        logger.warning(words)
 
 
 def _started(plan: Plan) -> RunStarted:
@@ -207,16 +253,20 @@ def _mask(secrets: Mapping[tuple[str, str], str], redactor: Redactor) -> list[st
 
 
 async def _heed(
-    signals: AsyncIterator[signal.Signals], runner: Runner, connecting: anyio.CancelScope
+    signals: AsyncIterator[signal.Signals],
+    runner: Runner,
+    codes: Sequence[int],
+    waits: Iterable[anyio.CancelScope],
 ) -> None:
-    """Cancel and clean up at the first signal."""
+    """Cancel and clean up at the first signal; a verdict that is said already stands."""
     first = await anext(signals)
-    runner.stop(
-        RunStopped(
+    if not codes:
+        stop = RunStopped(
             result=Result.CANCELLATION,
             reason=f"interrupted by {first.name}",
             exit_code=SIGNALLED_CODE + first,
             teardown_s=INTERRUPTED_TEARDOWN_S,
         )
-    )
-    connecting.cancel()  # a second signal does not come this far: see `stuck.hurry`
+        runner.stop(stop)
+    for wait in waits:
+        wait.cancel()  # a second signal does not come this far: see `stuck.hurry`
