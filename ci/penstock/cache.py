@@ -209,15 +209,16 @@ class Cache:
 
         name = f"{self.repository.name}:{tag}"
         image = self._known(image)
-        zstd = dagger.ImageLayerCompression.Zstd
+        packed = dagger.ImageLayerCompression
         oci = dagger.ImageMediaTypes.OCIMediaTypes
         try:
-            await image.publish(name, forced_compression=zstd, media_types=oci)
+            await image.publish(name, forced_compression=packed.Zstd, media_types=oci)
         except dagger.QueryError as error:
             why = cause(str(error), pushed=name)
             if why.fault == "registry" or _REFUSED.search(str(error)):
                 raise
-            await image.publish(name)
+            # Said, as the engine would send what it has packed already.
+            await image.publish(name, forced_compression=packed.Gzip)
 
     def _known(self, container: dagger.Container) -> dagger.Container:
         """Return a container with the login that the registry wants."""
