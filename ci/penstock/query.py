@@ -7,8 +7,10 @@ asked the engine for it, and an id is a number of this engine's that tells nothi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from penstock.model import Command, Service
 
 
 @dataclass
@@ -37,8 +39,8 @@ class Queries:
         elif isinstance(value, list | tuple):
             for each in value:
                 self.keep(each)
-        elif is_dataclass(value):
-            self.keep(vars(value))
+        elif isinstance(value, Command | Service):
+            self.keep([value.container, *value.services])
 
     def keep_as(self, evaluated: Any, origin: object) -> None:  # noqa: ANN401 - an object of the SDK
         """Remember what an object that the engine gave back was made from."""
