@@ -196,8 +196,11 @@ class Cache:
                 words = "no access to write" if _REFUSED.search(text) else cause(text).words
         if scope.cancelled_caught:
             words = f"not done within {EXPORT_S:g} s"
-        bases = sum(tag.startswith("base-") for tag in kept)
-        done = f"{bases} bases and {len(kept) - bases} verdicts kept"
+        done = ", ".join(
+            f"{sum(kind in tag for tag in kept)} of {many} {kind}s kept"
+            for kind in ("base", "verdict")
+            if (many := sum(kind in tag for tag in self.news))
+        )
         took = time.monotonic() - began
         return f"cache {self.repository.name}: {done}, {took:.1f} s{words and '; '}{words}"
 

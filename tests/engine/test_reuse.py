@@ -139,7 +139,10 @@ class Team:
 
     def tags(self) -> list[str]:
         found: list[str] = json.loads(self.between.ask(f"/v2/{self.path}/tags/list")[1])["tags"]
-        return sorted(tag.partition("-")[0] for tag in found)
+        return sorted(found)
+
+    def kinds(self) -> list[str]:
+        return [tag.partition("-")[0] for tag in self.tags()]
 
 
 @pytest.fixture
@@ -159,8 +162,8 @@ def test_fresh_engine_and_another_checkout_take_over_base_and_verdicts(
     locked(project)
     first = team.run(project, GITHUB_REPOSITORY="team/app", GITHUB_RUN_ID="7")
     assert (first.code, bases(project), reused(first)) == (0, [False], []), first.out
-    assert "1 bases and 2 verdicts kept" in first.out
-    assert team.tags() == ["base", "verdict", "verdict"]
+    assert "1 of 1 bases kept, 2 of 2 verdicts kept" in first.out
+    assert team.kinds() == ["base", "verdict", "verdict"]
 
     clone = elsewhere(project, tmp_path_factory.mktemp("clone") / "deep/er")
     summary = clone.folder / "summary.md"
@@ -279,13 +282,27 @@ def test_cache_that_cannot_be_used_costs_a_line(project: Project, team: Team, wh
     assert expected[what] in run.out
 
 
+def test_base_that_breaks_off_on_its_way_is_made(
+    project: Project, team: Team, another: OwnEngine
+) -> None:
+    """It is pulled whole before a stage begins, so the stage never hears of it."""
+    project.write(PREPARED)
+    team.run(project)
+    (tag,) = [tag for tag in team.tags() if tag.startswith("base")]
+    manifest = json.loads(team.between.ask(f"/v2/{team.path}/manifests/{tag}")[1])
+    team.between.faults = [Fault(f"GET .*{manifest['layers'][-1]['digest']}", status=503)]
+    run = team.run(project, "--no-reuse", on=another)
+    assert (run.code, bases(project)) == (0, [False]), run.out
+    assert run.stage("look")["attempts"] == []
+    assert run.out.count("is not used") == 1
+
+
 def test_registry_without_zstandard_takes_the_usual_layers(project: Project, team: Team) -> None:
     project.write(PREPARED)
     team.between.faults = [Fault("PUT .*/manifests/base", status=400, times=1)]
     run = team.run(project)
-    assert (run.code, team.tags()) == (0, ["base", "verdict"]), run.out
-    tags = json.loads(team.between.ask(f"/v2/{team.path}/tags/list")[1])["tags"]
-    layers = {tag.partition("-")[0]: layer_kinds(team, tag) for tag in tags}
+    assert (run.code, team.kinds()) == (0, ["base", "verdict"]), run.out
+    layers = {tag.partition("-")[0]: layer_kinds(team, tag) for tag in team.tags()}
     assert all("gzip" in kind for kind in layers["base"])
     assert all("zstd" in kind for kind in layers["verdict"])
 
