@@ -44,7 +44,8 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     return found
 
 
-NEEDS_ENGINE = {"again", "command", "execute", "services", "session", "source"}
+NEEDS_ENGINE = {"again", "cache", "command", "execute", "identity", "services", "session", "source"}
+NEEDS_ENGINE |= {"verdicts"}
 
 
 @pytest.mark.parametrize(

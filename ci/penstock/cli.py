@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from penstock import stuck
+from penstock.cache import VARIABLE
 from penstock.config import REPORTS, RunInfo, spare_loopback
 from penstock.errors import SIGNALLED_CODE, PenstockError, UsageError
 from penstock.plan import Plan
@@ -218,7 +219,7 @@ def _plan(pipeline: Pipeline, options: argparse.Namespace) -> Plan:
         message = f"no stage is selected{why}"
         raise NothingSelectedError(message)
     run = RunInfo.discover(pipeline.root)
-    return Plan.make(
+    plan = Plan.make(
         pipeline,
         chosen,
         run,
@@ -226,7 +227,12 @@ def _plan(pipeline: Pipeline, options: argparse.Namespace) -> Plan:
         jobs=options.jobs,
         keep_going=options.keep_going,
         speculate=options.speculate,
+        reuse=options.reuse,
     )
+    if options.reuse and not plan.cache:
+        message = f"--reuse: nothing is kept anywhere; name a repository in {VARIABLE}"
+        raise UsageError(message)
+    return plan
 
 
 def _explained(pipeline: Pipeline, names: Sequence[str]) -> str:
@@ -333,6 +339,12 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     )
     how.add_argument(
         "--watch", **switch, help="again whenever a file changes that a stage is made from"
+    )
+    how.add_argument(
+        "--reuse",
+        action=argparse.BooleanOptionalAction,
+        help=f"take over what passed with the same inputs in another run, from {VARIABLE}; by "
+        "default, but not in CI on the default branch",
     )
     how.add_argument(
         "--engine",

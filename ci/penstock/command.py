@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from penstock.config import RunInfo
     from penstock.evidence import Finding
     from penstock.redact import Redactor
+    from penstock.verdicts import Found, Verdicts
 
 MARKER = "/tmp/.penstock-run"  # noqa: S108 - inside the container
 # Tells an executed command from one that the engine had already: the run's id is volatile, so
@@ -133,8 +134,10 @@ class Commands:
     # One output in memory at a time: there is no other bound on what stages print.
     _reading: anyio.Lock = field(default_factory=anyio.Lock, init=False)
 
-    async def execute(self, command: Command, this: Try) -> Outcome:
-        """Run a command unless the engine has it passed already.
+    async def execute(
+        self, command: Command, this: Try, verdicts: Verdicts | None = None
+    ) -> Outcome:
+        """Run a command unless the engine has it passed already, or another run has.
 
         What failed, by its exit code or by a gate on its reports, never comes from the cache: it is
         executed again under another variable.
@@ -144,6 +147,10 @@ class Commands:
             into /= file_name(name)
         if refusal := self._refusal(name, command, into):
             return Outcome(result=Result.FAILURE, reason=refusal)
+        if verdicts and this.number == 1:
+            found = await verdicts.find(this.stage, command, into)
+            if found and (outcome := await self._taken_over(found, command, this, into)):
+                return outcome
         await self.pool.prepare(command.services)
         definition = await patiently(self._made(command, this, again="").id)
         before = self.state.passed.pop(name, Passed(""))
@@ -161,6 +168,36 @@ class Commands:
         if outcome.passed:
             self.state.passed[name] = Passed(definition, again)
         return outcome
+
+    async def _taken_over(
+        self, found: Found, command: Command, this: Try, into: Path
+    ) -> Outcome | None:
+        """Return another run's verdict, if its reports can be had and pass the gates here too."""
+        import dagger
+
+        forget(command.reports, into)
+        remarks: list[str] = []
+        try:
+            files = self._log(this, self.redactor.mask(await found.log.contents()))
+            if command.reports:
+                kept, remarks = await self._kept(found.reports, command, into, Measured())
+                files += kept
+        except dagger.QueryError:
+            return None
+        reading = read(command.reports, into, self.run.root)
+        if reading.gates:
+            return None
+        for event in reading.events(this.stage.name):
+            self.emit(event)
+        return Outcome(
+            result=Result.SUCCESS,
+            cached=True,
+            origin=found.origin,
+            exit_code=0,
+            notes=tuple(filter(None, (", ".join(reading.summary), *remarks, str(found.origin)))),
+            findings=tuple(reading.findings),
+            artifacts=await run_sync(_described, files, self.run.reports),
+        )
 
     def _refusal(self, stage: str, command: Command, into: Path) -> str:
         """Return why the reports cannot be kept: another one is kept under their names."""
@@ -214,7 +251,8 @@ class Commands:
             await self._write_something()
         remarks: list[str] = []
         if command.reports:
-            kept, remarks = await self._kept(done, command, into, told.measured)
+            there = done.directory(".")
+            kept, remarks = await self._kept(there, command, into, told.measured)
             files += kept
         reading = read(command.reports, into, self.run.root)
         result = Result.SUCCESS if code == 0 and not reading.gates else Result.FAILURE
@@ -236,7 +274,7 @@ class Commands:
         return outcome, reading
 
     async def _kept(
-        self, done: dagger.Container, command: Command, into: Path, measured: Measured
+        self, files: dagger.Directory, command: Command, into: Path, measured: Measured
     ) -> tuple[list[Path], list[str]]:
         """Export the reports; where that is impossible here, the result stands without them.
 
@@ -244,7 +282,7 @@ class Commands:
         """
         try:
             return await export(
-                done.directory("."),
+                files,
                 command.reports,
                 into,
                 measured=measured,
@@ -305,12 +343,7 @@ class Commands:
         async with self._reading:
             # Of 100 MB either takes seconds: off the loop, which has to hear engine and signals.
             output = await run_sync(self.redactor.mask, await done.combined_output())
-            try:
-                files = self._log(this, output)
-            except OSError as error:
-                words = f"cannot write the log of '{this.stage.name}' ({error.strerror or error})"
-                self.emit(Warned(message=f"{words}; its result stands"))
-                files = []
+            files = self._log(this, output)
             workdir = await done.workdir() if has_failed else ""
             found = await run_sync(list, problems(output, workdir=workdir)) if has_failed else []
             return tail(output), found, files
@@ -324,13 +357,18 @@ class Commands:
     def _log(self, this: Try, output: str) -> list[Path]:
         """Write what a command printed; what earlier attempts printed stays beside it."""
         folder = self.run.reports / LOG_FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
         name = file_name(this.stage.name)
         path = folder / f"{name}.txt"
         earlier = [folder / f"{name}.attempt-{number}.txt" for number in range(1, this.number)]
-        if earlier and path.exists():
-            path.replace(earlier[-1])
-        write_whole(path, output)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if earlier and path.exists():
+                path.replace(earlier[-1])
+            write_whole(path, output)
+        except OSError as error:
+            words = f"cannot write the log of '{this.stage.name}' ({error.strerror or error})"
+            self.emit(Warned(message=f"{words}; its result stands"))
+            return []
         return [path, *(log for log in earlier if log.exists())]
 
 

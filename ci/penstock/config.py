@@ -150,6 +150,25 @@ def spare_loopback(environ: MutableMapping[str, str]) -> None:
         environ.update({"no_proxy": hosts, "NO_PROXY": hosts})
 
 
+def run_url(environ: Mapping[str, str]) -> str:
+    """Return where the CI host shows this run; empty outside of the hosts that say so."""
+    if (run := environ.get("GITHUB_RUN_ID")) and (repository := repository_url(environ)):
+        return f"{repository}/actions/runs/{run}"
+    return first(environ, "CI_PIPELINE_URL", "CIRCLE_BUILD_URL", "BUILDKITE_BUILD_URL")
+
+
+def repository_url(environ: Mapping[str, str]) -> str:
+    """Return where the CI host shows the repository."""
+    if name := environ.get("GITHUB_REPOSITORY"):
+        return f"{environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{name}"
+    return first(environ, "CI_PROJECT_URL", "CIRCLE_REPOSITORY_URL", "BUILDKITE_REPO")
+
+
+def first(environ: Mapping[str, str], *names: str) -> str:
+    """Return the first variable that has a value; empty when none has."""
+    return next(filter(None, map(environ.get, names)), "")
+
+
 def _github_event(env: Mapping[str, str]) -> dict[str, Any]:
     try:
         event = json.loads(Path(env.get("GITHUB_EVENT_PATH", "")).read_text(encoding="utf-8"))

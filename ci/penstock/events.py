@@ -109,6 +109,15 @@ class EngineConnected(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BasePrepared(Event):
+    """A prepared container is there: pulled from the team's cache, or made for it."""
+
+    base: str
+    is_pulled: bool
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServicePrepared(Event):
     """What a service needs before it can start is there: its image, its schema."""
 

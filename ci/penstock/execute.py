@@ -27,6 +27,7 @@ from penstock.inputs import digest, images, inputs, why
 from penstock.matrix import suffix
 from penstock.model import Command, Fault, Function, Outcome, Result, Service, Stage, service_key
 from penstock.pipeline import BUILT_IN
+from penstock.query import Queries
 from penstock.recipes.registry import Registry
 from penstock.services import death
 from penstock.speculation import Early, reaches_out
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from penstock.runner import Tried
     from penstock.services import ServicePool
     from penstock.state import State
+    from penstock.verdicts import Verdicts
 
 SIGNAL_S = 0.1
 UNHEEDED_S = 1.5  # for a coroutine of the author's to heed its cancellation
@@ -63,6 +65,8 @@ class Executor:
         redactor: Masks the logs that are written here.
         live: Knows what the engine does for a stage as that stage's.
         secrets: Values by stage and parameter, read before the run began.
+        queries: What containers and commands are made from.
+        verdicts: Those of other runs, where there is a place for them.
         reads: Learns the folders of this machine that each stage is made from.
     """
 
@@ -74,6 +78,8 @@ class Executor:
     redactor: Redactor
     live: Live
     secrets: Mapping[tuple[str, str], str] = field(repr=False)
+    queries: Queries = field(default_factory=Queries)
+    verdicts: Verdicts | None = None
     reads: dict[str, set[HostFolder]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -162,12 +168,15 @@ class Executor:
                 asked = early.asked or await self._ask(this.stage, needed, registry)
                 returned, made_from = asked
                 if isinstance(returned, dagger.Container):
-                    returned = early.container or await patiently(returned.sync)
+                    evaluated = early.container or await patiently(returned.sync)
+                    self.queries.keep_as(evaluated, returned)
+                    returned = evaluated
         except TimeoutError:
             return Outcome(result=Result.TIMEOUT, reason=this.too_long)
         done = await self._do(returned, this)
         cached = done.cached or registry.was_rehearsed
-        reasons = why(self.state.inputs.get(this.stage.name), made_from, cached=cached)
+        before = self.state.inputs.get(this.stage.name)
+        reasons = [str(done.origin)] if done.origin else why(before, made_from, cached=cached)
         if early.container:
             reasons.append(f"begun {early.saved_s:.1f} s early (--speculate)")
         if done.passed:
@@ -210,6 +219,7 @@ class Executor:
         given |= {**stage.cell, **self._results(stage, needed), **secrets}
         arguments = {name: await self._take(name, given, stage) for name in definition.takes}
         returned = await _call(definition.function, arguments)
+        self.queries.keep(returned)
         return returned, await self._inputs(stage, [*arguments.values(), returned])
 
     async def _inputs(self, stage: Stage, values: list[Any]) -> dict[str, str]:
@@ -218,7 +228,9 @@ class Executor:
         folders: dict[HostFolder, dict[str, str]] = {}
         # Off the loop, which has to hear the engine and signals; kept on disk, so without secrets.
         found = await anyio.to_thread.run_sync(
-            lambda: {mask(what): made for what, made in inputs(values, folders).items()}
+            lambda: {
+                mask(what): made for what, made in inputs(values, self.queries, folders).items()
+            }
         )
         self.reads[stage.name] = set(folders)
         self.state.images[stage.family] = images(found)
@@ -233,7 +245,8 @@ class Executor:
         stage = this.stage
         match returned:
             case Command():
-                return await self._commands.execute(returned, this)
+                verdicts = self.verdicts if self._may_be_reused(stage) else None
+                return await self._commands.execute(returned, this, verdicts)
             case dagger.Container():
                 return Outcome(result=Result.SUCCESS, value=returned)
             case dict() if all(
@@ -252,6 +265,20 @@ class Executor:
             f"Command, a container or a dict of them, or make it `async` to hand on any other value"
         )
         return Outcome(result=Result.FAILURE, reason=message)
+
+    def _may_be_reused(self, stage: Stage) -> bool:
+        """Return whether another run's verdict on a command of a stage may stand for this one's.
+
+        Not where the stage has another purpose than its verdict: to tear something down, to do what
+        only an `async` function does, to use a secret, or to hand its container on.
+        """
+        function = self.pipeline.providers[stage.family].function
+        return not (
+            stage.always
+            or inspect.iscoroutinefunction(inspect.unwrap(function))
+            or any(family == stage.family for family, _ in self.secrets)
+            or any(stage.name in other.takes for other in self.stages.values())
+        )
 
     def _spawn(self, stage: Stage, returned: Mapping[str, Any]) -> tuple[Stage, ...]:
         """Return a stage for each entry, which run side by side."""
@@ -318,6 +345,7 @@ class Executor:
         async with self._making[key]:
             if key not in self._made:
                 made = await _call(provider.function, arguments)
+                self.queries.keep(made)
                 if isinstance(made, Service):
                     bound = made.deadline_s if provider.deadline_s is None else provider.deadline_s
                     made = replace(made, name=name, cell=cell, deadline_s=bound)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.affected import HostFolder
 from penstock.model import Command, Service
+from penstock.query import Queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,18 +28,21 @@ LONGEST_COMMAND = 60  # characters of it that are shown
 
 
 def inputs(
-    value: object, folders: dict[HostFolder, dict[str, str]] | None = None
+    value: object,
+    queries: Queries | None = None,
+    folders: dict[HostFolder, dict[str, str]] | None = None,
 ) -> dict[str, str]:
     """Return what containers, commands and services are made from.
 
     Args:
         value: One of them, or a collection.
+        queries: What is known of them from before the engine was asked.
         folders: Gets those of the host that are among it.
 
     Returns:
         Digests by what they are of: `file app/main.py`, `image python:3.11-slim`, `variable MODE`.
     """
-    return dict(_inputs(value, {} if folders is None else folders))
+    return dict(_inputs(value, queries or Queries(), {} if folders is None else folders))
 
 
 def images(found: Iterable[str]) -> list[str]:
@@ -81,30 +85,34 @@ def _name(kind: str, what: str) -> str:
     return found[1] if found else ""
 
 
-def _inputs(value: object, seen: dict[HostFolder, dict[str, str]]) -> Iterator[tuple[str, str]]:
+def _inputs(
+    value: object, queries: Queries, seen: dict[HostFolder, dict[str, str]]
+) -> Iterator[tuple[str, str]]:
     match value:
         case Mapping():
-            yield from _inputs(tuple(value.values()), seen)
+            yield from _inputs(tuple(value.values()), queries, seen)
         case list() | tuple():
             for item in value:
-                yield from _inputs(item, seen)
+                yield from _inputs(item, queries, seen)
         case Command():
-            yield from _inputs(value.container, seen)
+            yield from _inputs(value.container, queries, seen)
             yield _command(value.argv)
             yield from ((f"variable {name}", digest(text)) for name, text in value.env.items())
-            yield from _inputs(tuple(value.services), seen)
+            yield from _inputs(tuple(value.services), queries, seen)
         case Service():
             own = (value.container, *value.services)
-            yield from ((f"{value.name}: {what}", made) for what, made in _inputs(own, seen))
+            yield from (
+                (f"{value.name}: {what}", made) for what, made in _inputs(own, queries, seen)
+            )
             yield f"{value.name}: settings", digest([value.port, value.args, value.variables])
         case _ if context := getattr(value, "_ctx", None):
             for step in context.selections:
                 name = f"host {step.name}" if step.type_name == "Host" else step.name
-                yield from _step(name, step.args, seen)
+                yield from _step(name, queries.given(step), queries, seen)
 
 
 def _step(
-    name: str, given: Mapping[str, Any], seen: dict[HostFolder, dict[str, str]]
+    name: str, given: Mapping[str, Any], queries: Queries, seen: dict[HostFolder, dict[str, str]]
 ) -> Iterator[tuple[str, str]]:
     """Return the inputs of one step of a query."""
     plain = {key: value for key, value in given.items() if not hasattr(value, "_ctx")}
@@ -127,7 +135,7 @@ def _step(
             return  # a digest of what is short can be guessed
         case _ if plain and not name.startswith(("load", "withSecret", "cacheVolume")):
             yield f"{name} {next(iter(plain.values()))!s:.60}", digest(plain)
-    yield from _inputs(tuple(given.values()), seen)
+    yield from _inputs(tuple(given.values()), queries, seen)
 
 
 def _command(argv: Sequence[str]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -20,7 +21,7 @@ from penstock.runner import ENGINE_CODE
 from penstock.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import ExitStack
 
     from anyio.abc import TaskGroup
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from penstock.run import Run
     from penstock.services import ServicePool
     from penstock.session import Session
+
+logger = logging.getLogger(__name__)
 
 # Everything after an interrupt has to fit into the 7.5 s that CI hosts leave; this is teardown's.
 INTERRUPTED_TEARDOWN_S = 4.0
@@ -85,7 +88,7 @@ class Line:
         self.pools: list[ServicePool] = []
         self.session: Session | None = None
         self.stack = AsyncExitStack()
-        self._connecting = anyio.CancelScope()
+        self._connecting, self._exporting = anyio.CancelScope(), anyio.CancelScope()
         self._advice = _advice(pipeline)
         self._above = parent.dagger_run()
         self._afterwards = afterwards
@@ -125,6 +128,17 @@ class Line:
         if self._above and not interrupted:
             self._afterwards.callback(parent.end, self._above, HANGING.format(reason=reason))
 
+    async def exported(self, export: Callable[[], Awaitable[str]]) -> str:
+        """Do what comes after the verdict, unless a signal ends that; return what it says."""
+        with self._exporting:
+            return await export()
+        return ""
+
+    def say(self, words: str) -> None:
+        """Say something when all of the run is shown."""
+        if words:
+            self._afterwards.callback(logger.warning, self.redactor.mask(words))
+
     async def heed(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Cancel and clean up at the first signal."""
         first = await anext(signals)
@@ -137,7 +151,8 @@ class Line:
                     teardown_s=INTERRUPTED_TEARDOWN_S,
                 )
             )
-        self._connecting.cancel()  # a second signal does not come this far: see `stuck.hurry`
+        for wait in (self._connecting, self._exporting):
+            wait.cancel()  # a second signal does not come this far: see `stuck.hurry`
         self.ended.set()
 
 

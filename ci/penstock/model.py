@@ -165,6 +165,33 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a verdict comes from that is another run's.
+
+    Args:
+        run_id: Of the run in which the stage passed.
+        commit: What was under test there.
+        passed_at: When, in ISO 8601.
+        duration_s: How long it took there.
+        url: Of that run on its CI host, if it has one.
+    """
+
+    run_id: str
+    commit: str
+    passed_at: str
+    duration_s: float
+    url: str = ""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        words = (
+            f"passed in run {self.run_id[:8]} of commit {self.commit[:12]}, {self.passed_at}, "
+            f"in {self.duration_s:.1f} s"
+        )
+        return f"{words}: {self.url}" if self.url else words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of one stage.
 
@@ -173,7 +200,8 @@ class Outcome:
         reason: Why, in words, when it did not simply pass: `because lint failed`.
         root: The stage at fault when it was skipped or cancelled.
         allowed: It failed, and its author had allowed that.
-        cached: The engine had the result already.
+        cached: It was not executed: the engine had the result already, or another run had.
+        origin: That other run; none when the result is the engine's, or new.
         duration_s: Wall time of the last attempt, from the monotonic clock.
         exit_code: Of the command, where a command ran to its end.
         fault: What broke when it was not the author's code: `engine`, `registry` or `service`.
@@ -193,6 +221,7 @@ class Outcome:
     root: str = ""
     allowed: bool = False
     cached: bool = False
+    origin: Origin | None = None
     duration_s: float = 0.0
     exit_code: int | None = None
     fault: Fault | None = None
@@ -210,6 +239,13 @@ class Outcome:
     def passed(self) -> bool:
         """Whether the stage did what it should."""
         return self.result is Result.SUCCESS
+
+    @property
+    def label(self) -> str:
+        """The result on screen, and where it was taken from when it passed: `PASSED (cached)`."""
+        if not (self.passed and self.cached):
+            return self.result.label
+        return f"{self.result.label} ({'reused' if self.origin else 'cached'})"
 
 
 PERCENT = Kind(

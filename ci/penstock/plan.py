@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from penstock.cache import Repository
 from penstock.errors import DefinitionError
 from penstock.events import Event, StageStarted
 from penstock.graph import Graph
@@ -48,6 +49,8 @@ class Plan:
         jobs: Most stages at a time.
         keep_going: Run all that is still possible after a failure.
         speculate: Begin the work of pure stages beside their gates.
+        cache: What outlives the engine, where the team has a place for it.
+        reuse: Whether verdicts of other runs count.
     """
 
     pipeline: Pipeline
@@ -57,6 +60,8 @@ class Plan:
     jobs: int | None = None
     keep_going: bool = False
     speculate: bool = False
+    cache: Repository | None = None
+    reuse: bool = False
 
     @classmethod
     def make(
@@ -69,6 +74,7 @@ class Plan:
         jobs: int | None = None,
         keep_going: bool = False,
         speculate: bool = False,
+        reuse: bool | None = None,
     ) -> Plan:
         """Return the plan for some stages: conditions decided, expected times added."""
         families = {stage.family for stage in chosen.values()}
@@ -85,6 +91,9 @@ class Plan:
             )
             for name, stage in chosen.items()
         }
+        cache = Repository.discover(run.environ)
+        # What is released rests on this very run, unless somebody says otherwise.
+        is_wanted = not (run.ci and run.on_default_branch) if reuse is None else reuse
         return cls(
             pipeline=pipeline,
             stages=stages,
@@ -93,6 +102,8 @@ class Plan:
             jobs=jobs,
             keep_going=keep_going,
             speculate=speculate,
+            cache=cache,
+            reuse=cache is not None and is_wanted,
         )
 
     @cached_property

@@ -6,7 +6,7 @@ import os
 import platform
 import signal
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 import penstock
+from penstock.cache import Cache
 from penstock.cli import program
 from penstock.errors import SIGNALLED_CODE
 from penstock.events import EventStream, PastRun, RunFinished, RunStarted, Warned
 from penstock.execute import Executor
+from penstock.identity import Identities
 from penstock.line import heard, on_line
 from penstock.model import Result
+from penstock.query import Queries
 from penstock.redact import MIN_BYTES
 from penstock.runner import Runner, verdict, warnings
 from penstock.services import ServicePool
 from penstock.speculation import Speculation
+from penstock.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,6 +94,12 @@ class Run:
             self.stream.emit(Warned(message=words))
         self._pool = ServicePool(line.tasks, line.live)
         line.pools.append(self._pool)
+        queries, handover = Queries(), line.handover
+        self._cache, self._verdicts = None, None
+        if plan.cache:
+            self._cache = Cache(plan.cache, Identities(queries), self.stream.emit)
+            if not handover:  # who watches is told of every run as it is
+                self._verdicts = Verdicts(self._cache, plan.run, plan.reuse)
         executor = self._executor = Executor(
             plan.pipeline,
             dict(plan.stages),
@@ -99,9 +109,10 @@ class Run:
             line.redactor,
             line.live,
             secrets,
-            line.reads,
+            queries=queries,
+            verdicts=self._verdicts,
+            reads=line.reads,
         )
-        handover = line.handover
         line.live.run_id = plan.run.id
         self.runner = Runner(
             plan.stages.values(),
@@ -114,6 +125,9 @@ class Run:
         )
         for listener in handover.listeners(executor) if handover else [executor.release]:
             self.stream.listen(listener)
+        if self._verdicts:
+            self.stream.listen(self._verdicts.keep)
+        self._code: int | None = None
         line.run = self
 
     async def work(self) -> None:
@@ -123,27 +137,33 @@ class Run:
             EngineError: When no engine can be reached.
         """
         await self._line.open()
-        async with anyio.create_task_group() as early:
-            if self._plan.early:
-                begins = Speculation(
-                    self._plan.early,
-                    self.runner,
-                    self._executor,
-                    emit=self.stream.emit,
-                    tasks=early,
-                    jobs=self._plan.jobs,
-                )
-                self.stream.listen(begins)
-            await self.runner.run()
-            early.cancel_scope.cancel()
+        with self._cache.active() if self._cache else nullcontext():
+            async with anyio.create_task_group() as early:
+                if self._plan.early:
+                    begins = Speculation(
+                        self._plan.early,
+                        self.runner,
+                        self._executor,
+                        emit=self.stream.emit,
+                        tasks=early,
+                        jobs=self._plan.jobs,
+                    )
+                    self.stream.listen(begins)
+                await self.runner.run()
+                early.cancel_scope.cancel()
         handover = self._line.handover
         spared = await handover.pass_on() if handover else set()
         for pool in self._line.pools:
             await pool.stop_all(spared=spared)
         self._line.pools = [pool for pool in self._line.pools if pool.is_at_work]
+        if self._cache and not handover and not any(stop.exit_code for stop in self.runner.stops):
+            self.finish()  # who waits for the verdict waits for nothing else
+            self._line.say(await self._line.exported(self._cache.export))
 
     def finish(self) -> int:
-        """Tell and remember the verdict, and return its exit code."""
+        """Tell and remember the verdict, once, and return its exit code."""
+        if self._code is not None:
+            return self._code
         runner, state = self.runner, self._plan.state
         outcomes = runner.outcomes
         ended = verdict(runner.stages, outcomes, runner.stops)
@@ -166,7 +186,8 @@ class Run:
         state.save()
         self.stream.emit(RunFinished(**vars(ended), duration_s=took, warnings=warnings(outcomes)))
         self._line.run = None
-        return ended.exit_code
+        self._code = ended.exit_code
+        return self._code
 
 
 def _started(plan: Plan) -> RunStarted:

@@ -45,7 +45,7 @@ def laptop() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name != "CI" and not name.startswith(told)
+        if name not in {"CI", "PENSTOCK_CACHE"} and not name.startswith(told)
     }
 
 

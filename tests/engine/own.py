@@ -36,6 +36,8 @@ class OwnEngine:
     """Of its cache, as `350m`, in memory; by default all that there is."""
     most: str = ""
     """That its cache may take, as `900MB`; by default as much as our own engine's."""
+    shares: str = ""
+    """The registry of another engine, to speak plain HTTP to that one."""
 
     @property
     def url(self) -> str:
@@ -61,7 +63,7 @@ class OwnEngine:
         options += [w for r in host["DeviceCgroupRules"] or () for w in ("--device-cgroup-rule", r)]
         options += [word for pair in facts["Config"]["Env"] for word in ("--env", pair)]
         address = bridge_address()
-        registry = f"{address}:{_free_port(address)}"
+        registry = self.shares or f"{address}:{_free_port(address)}"
         options += ["--label", f"registry={registry}"]
         docker("create", "--name", self.name, *options, facts["Config"]["Image"])
         self._configure(model, registry)

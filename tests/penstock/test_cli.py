@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 
 from penstock import Pipeline, Secret
-from penstock.cli import program
+from penstock.cli import _parser, _plan, program
 from penstock.events import RunStarted, Warned
 from penstock.replay import read
 from penstock.state import State, alone
@@ -32,12 +32,41 @@ if __name__ == "__main__":
 """
 
 
+CACHE = "registry.example/team/cache"
+DEFAULT_BRANCH = {"GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/heads/main"}
+
+
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests themselves were started with is not the pipelines' concern."""
-    for name in ("PENSTOCK_PROGRAM", "PENSTOCK_UNSET", "_EXPERIMENTAL_DAGGER_RUNNER_HOST"):
+    own = ("PENSTOCK_PROGRAM", "PENSTOCK_UNSET", "PENSTOCK_CACHE")
+    for name in (*own, "_EXPERIMENTAL_DAGGER_RUNNER_HOST", "CI", "GITHUB_EVENT_NAME", "GITHUB_REF"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("variables", "argv", "expected"),
+    [
+        ({}, "", False),
+        ({"PENSTOCK_CACHE": CACHE}, "", True),
+        ({"PENSTOCK_CACHE": CACHE}, "--no-reuse", False),
+        ({"PENSTOCK_CACHE": CACHE, "CI": "true"}, "", True),
+        ({"PENSTOCK_CACHE": CACHE, **DEFAULT_BRANCH}, "", True),
+        ({"PENSTOCK_CACHE": CACHE, "CI": "true", **DEFAULT_BRANCH}, "", False),
+        ({"PENSTOCK_CACHE": CACHE, "CI": "true", **DEFAULT_BRANCH}, "--reuse", True),
+    ],
+)
+def test_verdicts_are_reused_where_asked_and_by_default_not_for_what_is_released(
+    small: Pipeline,
+    variables: dict[str, str],
+    argv: str,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert _plan(small, _parser(small).parse_args(argv.split())).reuse is expected
 
 
 @pytest.fixture
@@ -113,6 +142,7 @@ def test_graph_is_drawn(small: Pipeline, capsys: pytest.CaptureFixture[str]) -> 
         ("--only pusch", 2, "no stage is named 'pusch'; did you mean 'push'?"),
         ("--only push", 2, "'token', which has no value: set the environment variable"),
         ("--rerun-failed", 2, "nothing ran here before"),
+        ("--reuse", 2, "nothing is kept anywhere; name a repository in PENSTOCK_CACHE"),
         ("--only=", 5, "no stage is selected"),
         ("--until=", 5, "no stage is selected"),
     ],

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from penstock.events import (
     ActivityChanged,
     EarlyBegun,
     EarlyDropped,
+    BasePrepared,
     EngineConnected,
     Event,
     OutputWritten,
@@ -38,7 +40,7 @@ from penstock.events import (
     from_dict,
 )
 from penstock.evidence import Finding
-from penstock.model import Attempt, Outcome, Result, Stage
+from penstock.model import Attempt, Origin, Outcome, Result, Stage
 from penstock.reports.console import ConsoleReport
 from penstock.reports.jsonlines import JsonLines
 from penstock.reports.live import Rows
@@ -768,3 +770,17 @@ def test_what_is_begun_early_has_a_quiet_line() -> None:
     assert "begun early, waits for test" in drawn(begun)
     assert "begun early" not in drawn([*begun, dropped])
     assert shown([*begun, dropped], verbosity=-1) == ""
+
+
+def test_what_was_taken_over_and_what_was_prepared_is_said() -> None:
+    """Where it comes from stands below the word, as do other notes."""
+    origin = Origin(run_id="f" * 32, commit="c", passed_at="2026-11-26", duration_s=1.0)
+    outcome = replace(PASSED, cached=True, origin=origin, notes=(str(origin),))
+    base = BasePrepared(base="base-1", is_pulled=True, duration_s=2.0)
+    made = replace(base, is_pulled=False)
+    stage = Stage(name="lint", title="Lint")
+    lines = shown([started(stage), base, made, StageFinished(stage="lint", outcome=outcome)])
+    assert "base-1: pulled from the cache" in lines
+    assert "base-1: made, for the cache to keep" in lines
+    assert "PASSED (reused)" in lines
+    assert f"  {origin}\n" in lines

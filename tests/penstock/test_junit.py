@@ -11,7 +11,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 
 from penstock.events import Event, RunFinished, RunStarted, StageFinished, TestsRead
 from penstock.evidence import TestCase as Case
-from penstock.model import Artifact, Outcome, Result, Stage
+from penstock.model import Artifact, Origin, Outcome, Result, Stage
 from penstock.reports.junit import JUnitReport
 from penstock.reports.literal import literal
 from tests.penstock.hostile import run_of, texts
@@ -154,3 +154,15 @@ def test_hostile_words_are_shown_literally(text: str) -> None:
     (failure,) = list(test)[1].result
     assert (failure.text or "", failure.message) == (literal(text), literal(text))
     assert all(character.isprintable() or character == "\n" for character in raw.replace("\t", ""))
+
+
+def test_suite_of_a_stage_that_was_not_run_here_says_where_it_was(tmp_path: Path) -> None:
+    """As a property, which JUnit has for that."""
+    origin = Origin(run_id="f" * 32, commit="c", passed_at="2026-11-26", duration_s=1.0)
+    outcome = Outcome(result=Result.SUCCESS, cached=True, origin=origin)
+    started, *_, last = run(outcome)
+    tests = TestsRead(stage="s0", cases=(Case(name="test_a"),))
+    events = [started, tests, StageFinished(stage="s0", outcome=outcome), last]
+    (suite,) = written(tmp_path, events)
+    assert [(p.name, p.value) for p in suite.properties()] == [("reused", str(origin))]  # type: ignore[no-untyped-call]  # junitparser's own
+    assert only_case(suite).name == "test_a"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock import Command, Coverage, Health, JUnit, Report, Service, Source
-from penstock.model import Outcome, Provider, Result
+from penstock.model import Origin, Outcome, Provider, Result
 from penstock.place import project_root
 
 BOX: Any = SimpleNamespace(with_exec=None)  # which is what a container is known by
@@ -110,6 +111,19 @@ def test_results_have_their_words_on_screen() -> None:
     """OpenTelemetry's six, in the words of the design."""
     words = ["PASSED", "FAILED", "ERROR", "TIMED OUT", "CANCELLED", "SKIPPED"]
     assert [result.label for result in Result] == words
+
+
+def test_verdict_of_another_run_is_told_from_what_the_engine_had() -> None:
+    """On screen in one word, and in a sentence that leads to that run."""
+    origin = Origin(run_id="f" * 32, commit="c" * 40, passed_at="2026-11-26", duration_s=8.24)
+    labels = [
+        Outcome(result=Result.SUCCESS).label,
+        Outcome(result=Result.SUCCESS, cached=True).label,
+    ]
+    labels += [Outcome(result=Result.SUCCESS, cached=True, origin=origin).label]
+    assert labels == ["PASSED", "PASSED (cached)", "PASSED (reused)"]
+    assert str(origin) == "passed in run ffffffff of commit cccccccccccc, 2026-11-26, in 8.2 s"
+    assert str(replace(origin, url="https://ci/1")) == f"{origin}: https://ci/1"
 
 
 def test_value_is_no_part_of_an_outcome_s_repr_or_equality() -> None:

@@ -6,6 +6,8 @@ import re
 import tomllib
 from typing import TYPE_CHECKING
 
+from penstock.cache import prepared
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -44,7 +46,7 @@ def uv_project(
 
     files = source.directory()
     chosen = [word for group in groups for word in ("--only-group", group)]
-    container = (
+    locked = (
         dag.container()
         .from_(image)
         .with_exec(["pip", "install", "--no-cache-dir", "--root-user-action=ignore", _uv(source)])
@@ -63,8 +65,8 @@ def uv_project(
         .without_mount(CACHE)
         .with_env_variable("PATH", f"{VENV}/bin:$PATH", expand=True)
         .with_env_variable("PYTHONDONTWRITEBYTECODE", "1")
-        .with_directory(WORKDIR, files)
     )
+    container = prepared(locked).with_directory(WORKDIR, files)
     for folder in caches:
         volume = dag.cache_volume(f"penstock-{_project(source)}-{folder}")
         container = container.with_mounted_cache(f"{WORKDIR}/{folder}", volume)

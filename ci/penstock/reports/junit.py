@@ -89,7 +89,11 @@ def junit(view: RunView) -> str:
     for stage, cases in suites:
         took = stage.outcome.duration_s if stage.outcome else 0.0
         attributes = {"name": literal(stage.stage.name), **_counts(cases), "time": _time(took)}
-        ET.SubElement(root, "testsuite", attributes).extend(map(_element, cases))
+        suite = ET.SubElement(root, "testsuite", attributes)
+        if stage.outcome and (origin := stage.outcome.origin):
+            told = {"name": "reused", "value": literal(str(origin))}
+            ET.SubElement(ET.SubElement(suite, "properties"), "property", told)
+        suite.extend(map(_element, cases))
     ET.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from penstock.events import (
     EarlyBegun,
     EarlyDropped,
+    BasePrepared,
     Event,
     OutputWritten,
     RunFinished,
@@ -77,6 +78,9 @@ class Lines:
             case OutputWritten() if event.stage and self._verbosity > 0:
                 self._told_s[event.stage] = event.at_s
                 self._output(event.stage, event.text)
+            case BasePrepared() if self._verbosity >= 0:
+                how = "pulled from the cache" if event.is_pulled else "made, for the cache to keep"
+                self._line(f"{event.base}: {how}{self._yes}", f"  {event.duration_s:.1f} s")
             case ServicePrepared() | ServiceStarted() | ServiceFailed():
                 self._service(event)
             case StageStarted() | StageRetried() | StageFinished() | EarlyBegun() | EarlyDropped():
@@ -192,7 +196,7 @@ class Lines:
         if outcome.allowed:
             return f"WARNING ({word}, which is allowed{reason and ': '}{reason})"
         if outcome.result is Result.SUCCESS:
-            return f"{word} (cached){self._yes}" if outcome.cached else f"{word}{self._yes}"
+            return f"{outcome.label}{self._yes}"
         if outcome.result in UNMARKED:
             mark = ""
         return f"{word}{mark} ({reason})" if reason else f"{word}{mark}"

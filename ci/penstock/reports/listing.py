@@ -80,7 +80,7 @@ def _reasons(name: str, ran: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"{name}: was not part of it"
         return
     words = [Result(ran["result"]).label]
-    words += ["(cached)"] if ran["cached"] else []
+    words += ["(reused)" if ran.get("origin") else "(cached)"] if ran["cached"] else []
     words += [f"({ran['reason']})"] if ran["reason"] else []
     yield one_line(f"{name}: {' '.join(words)}")
     yield from (f"  {one_line(reason)}" for reason in ran.get("why", ()))

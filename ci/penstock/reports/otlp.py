@@ -36,6 +36,7 @@ from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from penstock import __version__
+from penstock.config import first, repository_url, run_url
 from penstock.evidence import FAILED, TestResult
 from penstock.model import BROKEN, Result
 from penstock.reports.literal import literal
@@ -106,7 +107,7 @@ class Telemetry:
         self._ids = _Ids(trace_id)
         self._zero = _nanoseconds(started)
         self._retries: dict[str, list[StageRetried]] = {}
-        self._run_url = _run_url(environ)
+        self._run_url = run_url(environ)
         ours = surroundings(started, environ, repository)
         # Last, so that `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` have their way.
         resource = Resource.create(ours).merge(OTELResourceDetector().detect())
@@ -345,33 +346,17 @@ def surroundings(
         "service.version": __version__,
         cicd.CICD_PIPELINE_NAME: started.pipeline,
         cicd.CICD_PIPELINE_RUN_ID: started.run_id,
-        cicd.CICD_PIPELINE_RUN_URL_FULL: _run_url(environ),
-        cicd.CICD_WORKER_NAME: _first(environ, *workers),
+        cicd.CICD_PIPELINE_RUN_URL_FULL: run_url(environ),
+        cicd.CICD_WORKER_NAME: first(environ, *workers),
         vcs.VCS_REF_HEAD_REVISION: started.commit.replace("uncommitted", ""),
         vcs.VCS_REF_HEAD_NAME: head,
         vcs.VCS_REF_HEAD_TYPE: head and (types.BRANCH if started.branch else types.TAG).value,
         vcs.VCS_REF_BASE_NAME: base,
         vcs.VCS_REF_BASE_TYPE: base and vcs.VcsRefBaseTypeValues.BRANCH.value,
         vcs.VCS_CHANGE_ID: change[1] if change else environ.get("CI_MERGE_REQUEST_IID", ""),
-        **_repository(_repository_url(environ) or repository),
+        **_repository(repository_url(environ) or repository),
     }
     return {name: _text(value) for name, value in known.items() if value}
-
-
-def _first(environ: Mapping[str, str], *names: str) -> str:
-    return next(filter(None, map(environ.get, names)), "")
-
-
-def _run_url(environ: Mapping[str, str]) -> str:
-    if (run := environ.get("GITHUB_RUN_ID")) and (repository := _repository_url(environ)):
-        return f"{repository}/actions/runs/{run}"
-    return _first(environ, "CI_PIPELINE_URL", "CIRCLE_BUILD_URL", "BUILDKITE_BUILD_URL")
-
-
-def _repository_url(environ: Mapping[str, str]) -> str:
-    if name := environ.get("GITHUB_REPOSITORY"):
-        return f"{environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{name}"
-    return _first(environ, "CI_PROJECT_URL", "CIRCLE_REPOSITORY_URL", "BUILDKITE_REPO")
 
 
 def _repository(remote: str) -> dict[str, str]:

@@ -104,18 +104,18 @@ _MARKS |= {Result.SKIP: ("–", "none")}  # noqa: RUF001 - a dash is the usual m
 _MARKS |= dict.fromkeys((Result.FAILURE, Result.ERROR, Result.TIMEOUT), ("✗", "bad"))
 
 
-def badge(result: Result, *, cached: bool = False, allowed: bool = False) -> Badge:
+def badge(result: Result, label: str = "", *, allowed: bool = False) -> Badge:
     """Return how a result is shown."""
     if allowed:
         return Badge(f"WARNING ({result.label}, which is allowed)", "!", "warn")
-    return Badge(f"{result.label} (cached)" if cached else result.label, *_MARKS[result])
+    return Badge(label or result.label, *_MARKS[result])
 
 
 def stage_badge(view: StageView) -> Badge:
     """Return how the result of a stage is shown, or that it has none."""
     if view.outcome:
         outcome = view.outcome
-        return badge(outcome.result, cached=outcome.cached, allowed=outcome.allowed)
+        return badge(outcome.result, outcome.label, allowed=outcome.allowed)
     return UNKNOWN if view.is_running else NOT_STARTED
 
 

@@ -145,8 +145,8 @@ class StageView:
         word, reason = self.outcome.result.label, self.outcome.reason.partition("\n")[0]
         if self.outcome.allowed:
             return f"WARNING ({word}, which is allowed{reason and ': '}{reason})"
-        if self.outcome.cached and self.outcome.passed:
-            return f"{word} (cached)"
+        if self.outcome.passed:
+            return self.outcome.label
         return f"{word} ({reason})" if reason else word
 
     @property
