@@ -44,8 +44,8 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     return found
 
 
-NEEDS_ENGINE = {"again", "cache", "command", "execute", "identity", "services", "session", "source"}
-NEEDS_ENGINE |= {"verdicts"}
+NEEDS_ENGINE = {"again", "cache", "command", "execute", "identity", "sdk", "services", "session"}
+NEEDS_ENGINE |= {"source", "verdicts"}
 
 
 @pytest.mark.parametrize(

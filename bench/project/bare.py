@@ -23,7 +23,8 @@ def python() -> dagger.Container:
         dag.container()
         .from_("python:3.11-slim")
         .with_exec(["pip", "install", "-q", "--no-cache-dir", "uv"])
-        .with_mounted_cache("/root/.cache/uv", dag.cache_volume("uv"))
+        .with_mounted_cache("/uv", dag.cache_volume("uv"))
+        .with_env_variable("UV_CACHE_DIR", "/uv")
         .with_env_variable("UV_LINK_MODE", "copy")
         .with_env_variable("SSL_CERT_DIR", CERTIFICATES)
         .with_env_variable("SSL_CERT_FILE", f"{CERTIFICATES}/ca-certificates.crt")
@@ -33,7 +34,7 @@ def python() -> dagger.Container:
         .with_file("/src/requirements.txt", source.file("requirements.txt"))
         .with_workdir("/src")
         .with_exec(["uv", "pip", "install", "-q", "--compile-bytecode", "-r", "requirements.txt"])
-        .without_mount("/root/.cache/uv")
+        .without_mount("/uv")
         .with_directory("/src", source)
     )
 

@@ -21,9 +21,9 @@ from rich.cells import cell_len
 
 from penstock.events import (
     ActivityChanged,
+    BasePrepared,
     EarlyBegun,
     EarlyDropped,
-    BasePrepared,
     EngineConnected,
     Event,
     OutputWritten,

@@ -9,9 +9,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from penstock.events import (
+    BasePrepared,
     EarlyBegun,
     EarlyDropped,
-    BasePrepared,
     Event,
     OutputWritten,
     RunFinished,
