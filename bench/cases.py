@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -43,6 +44,7 @@ class Case:
         unit: Of the values.
         is_quick: Whether it is part of the smoke test.
         first: Done once, before the first round of a sitting.
+        is_ordered: Whether a contender needs what the one before it left.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Case:
     unit: str = "s"
     is_quick: bool = False
     first: Callable[[Bench], object] = field(default=lambda _: None)
+    is_ordered: bool = False
 
     def measure(self, bench: Bench, rounds: int | None = None) -> Result:
         """Measure every contender in every round, in turned order."""
@@ -59,7 +62,8 @@ class Case:
         numbers = {name: Numbers(name, unit=self.unit) for name in self.contenders}
         names = list(self.contenders)
         for number in range(rounds or self.rounds):
-            for name in names[number % len(names) :] + names[: number % len(names)]:
+            turn = 0 if self.is_ordered else number % len(names)
+            for name in names[turn:] + names[:turn]:
                 numbers[name].values.append(self.contenders[name](bench))
             told = ", ".join(f"{one.name} {one.values[-1]:.2f}" for one in numbers.values())
             print(f"{self.name}, round {number + 1}: {told}", flush=True)
@@ -90,6 +94,8 @@ def run(bench: Bench, contender: str, **options: object) -> Taken:
     if contender == NOX:
         env["BENCH_GATES"] = f"{bench.folder}/tools/bin/nox -R"
     words = program(contender)
+    if more := options.pop("argument", ""):
+        words.append(str(more))
     if contender == ACT:
         told = bench.environment(folder(contender)) | {"BENCH_HOME": str(bench.copy(contender))}
         words += [
@@ -219,7 +225,7 @@ def sibling(bench: Bench) -> float:
     return float(ends[1] - ends[0])
 
 
-def first(contender: str) -> Callable[[Bench], float]:
+def first(contender: str, **env: str) -> Callable[[Bench], float]:
     """Return what measures a first run: images are near, the engine has nothing."""
 
     def measured(bench: Bench) -> float:
@@ -227,13 +233,14 @@ def first(contender: str) -> Callable[[Bench], float]:
         engine.remove()
         engine.ready()
         try:
-            return run(bench, contender, **{ENGINE: engine.url}).wall_s
+            return run(bench, contender, **{ENGINE: engine.url}, **env).wall_s
         finally:
             engine.remove()
 
     return measured
 
 
+IMAGE = (str(PYTHON), "sleeping.py", "--only", "image")
 COUNTER = """#!{python}
 import subprocess, sys, threading
 child = subprocess.Popen(["{docker}", *sys.argv[1:]], stdin=subprocess.PIPE if "-i" in sys.argv else None)
@@ -291,22 +298,77 @@ def busy(bench: Bench) -> float:
     return 100 * (ticks[1] - ticks[0]) / os.sysconf("SC_CLK_TCK") / 6
 
 
+def on_empty_engine(contender: str, *, begins: bool, **env: str) -> Callable[[Bench], float]:
+    """Return what measures a run on a new engine, beside a cache that is new or was just filled.
+
+    Args:
+        contender: Who runs.
+        begins: Whether the cache is new.
+        **env: Variables added.
+    """
+
+    def measured(bench: Bench) -> float:
+        if begins:
+            bench.nonce = time.time_ns()
+            bench.edit(folder(contender), "requirements.txt")
+        cache = f"{bench.registry}/bench/cache-{bench.nonce}"
+        return first(contender, PENSTOCK_CACHE=cache, **env)(bench)
+
+    return measured
+
+
+def watched(bench: Bench) -> float:
+    """Measure a watched run from a saved file to the test stage's end, beyond pytest's own time."""
+    name = folder(OURS)
+    child = subprocess.Popen(
+        [PYTHON, "pipeline.py", "--watch", "--json"],
+        cwd=bench.copy(name),
+        env=bench.environment(name),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert child.stdout is not None  # noqa: S101 - what mypy cannot know
+    tested = (
+        e for e in map(json.loads, child.stdout) if e["event"] in ("stage_finished", "run_finished")
+    )
+    over = 0.0
+    for is_edited in (False, True):
+        if is_edited:
+            time.sleep(1)
+            bench.edit(name, "app/main.py")
+        saved = time.monotonic()
+        for event in tested:
+            if event.get("stage") == "test":
+                took = re.search(r" passed.* in ([\d.]+)s", event["outcome"]["output"])
+                over = time.monotonic() - saved - float(took[1] if took else "nan")
+            if event["event"] == "run_finished":
+                break
+    child.send_signal(signal.SIGINT)
+    child.communicate()
+    return over
+
+
 def own(bench: Bench) -> float:
     """Measure this repository's own pipeline, nothing changed."""
     return bench.run(folder(OURS), [PYTHON, ROOT / "ci/main.py"]).wall_s
 
 
 ALL = (OURS, BARE, POLLED, HAND)
+OWN = "penstock, this repository's own pipeline of seven stages"
+NEW, AGAIN, AGAIN_RUN = (
+    "first run, cache empty",
+    "second run, another engine",
+    "the same with --no-reuse",
+)
 warm, app, tests = after(""), after("app/main.py"), after("tests/test_app.py")
 package = after("requirements.txt", "tabulate==0.9.0\n")
 CASES = (
     Case(
         "Nothing changed",
         9,
-        {name: warm(name) for name in (OURS, BARE, PLAIN, POLLED, NOX, ACT)}
-        | {"penstock, this repository's own pipeline of seven stages": own},
-        "by hand, nox and act have no cache of results: they test and build again",
-        first=lambda bench: (warmed(OURS, BARE, PLAIN, POLLED, NOX, ACT)(bench), own(bench)),
+        {name: warm(name) for name in (OURS, BARE, PLAIN)} | {OWN: own},
+        first=lambda bench: (warmed(OURS, BARE, PLAIN)(bench), own(bench)),
     ),
     Case(
         "Nothing changed: processor time",
@@ -315,16 +377,56 @@ CASES = (
         "of the client and its CLI",
         first=warmed(OURS, BARE, PLAIN),
     ),
-    Case("One app file changed", 7, {n: app(n) for n in (*ALL, NOX)}, first=warmed(*ALL, NOX)),
-    Case("One test changed", 5, {name: tests(name) for name in ALL}, first=warmed(*ALL)),
-    Case("One dependency added", 3, {name: package(name) for name in (OURS, BARE)}),
+    Case(
+        "Nothing changed, beside tools that keep no results",
+        2,
+        {name: warm(name) for name in (OURS, POLLED, NOX, ACT)},
+        "these test and build again; nox with `-R`, which installs nothing",
+        first=warmed(OURS, POLLED, NOX, ACT),
+    ),
+    Case("One app file changed", 5, {n: app(n) for n in ALL}, first=warmed(*ALL)),
+    Case(
+        "One test changed",
+        3,
+        {name: tests(name) for name in (OURS, BARE, POLLED)},
+        first=warmed(OURS, BARE, POLLED),
+    ),
+    Case("One dependency added", 2, {name: package(name) for name in (OURS, BARE)}),
     Case(
         "Red test: to the word FAILED",
-        7,
+        5,
         {name: red(name) for name in (OURS, BARE, POLLED)},
         first=warmed(OURS, BARE, POLLED),
     ),
     Case("First run, engine empty", 2, {name: first(name) for name in (OURS, BARE)}),
+    Case(
+        "Runner that begins empty, with PENSTOCK_CACHE",
+        2,
+        {
+            NEW: on_empty_engine(OURS, begins=True),
+            AGAIN_RUN: on_empty_engine(OURS, begins=False, argument="--no-reuse"),
+            AGAIN: on_empty_engine(OURS, begins=False),
+        },
+        "to the end of the program, what is published included",
+        is_ordered=True,
+    ),
+    Case(
+        "Gate of 4 s in front of an image of 4 s",
+        2,
+        {
+            OURS: lambda bench: bench.run(folder(OURS), [*IMAGE]).wall_s,
+            "penstock --speculate": lambda bench: (
+                bench.run(folder(OURS), [*IMAGE, "--speculate"]).wall_s
+            ),
+        },
+    ),
+    Case(
+        "Watched: from a saved file to the tests' result, beyond pytest's own time",
+        3,
+        {OURS: watched},
+        "pytest's time as it prints it, so without its start",
+        first=warmed(OURS),
+    ),
     Case(
         "Look and run nothing",
         9,
@@ -340,10 +442,10 @@ CASES = (
         },
         is_quick=True,
     ),
-    Case("Red stage to the end of its sibling", 5, {OURS: sibling}, is_quick=True),
+    Case("Red stage to the end of its sibling", 3, {OURS: sibling}, is_quick=True),
     Case(
         "Engine killed, to the end of the program",
-        2,
+        1,
         {
             OURS: lost(["sleeping.py", "--only", "long"], 40),
             BARE: lost(["bare_sleeping.py"], 40),
@@ -354,8 +456,9 @@ CASES = (
         "Bytes to the engine for one changed file",
         3,
         {name: uploaded(name) for name in (OURS, BARE)},
-        "more than in a run with nothing changed; the file has 1.5 KiB",
+        "more than in a run with nothing changed",
         unit="KiB",
+        first=warmed(OURS, BARE),
     ),
     Case(
         "Peak memory of the client",
@@ -366,7 +469,7 @@ CASES = (
         first=warmed(OURS, BARE),
         is_quick=True,
     ),
-    Case("Processor of the client while a stage runs", 3, {OURS: busy}, unit="% of one core"),
+    Case("Processor of the client while a stage runs", 2, {OURS: busy}, unit="% of one core"),
 )
 
 

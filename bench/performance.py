@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from bench.cases import BARE, HAND, OURS, POLLED
+from bench.cases import AGAIN, AGAIN_RUN, BARE, HAND, NEW, OURS, POLLED
 from bench.sitting import PYTHON, ROOT, Bench, Result
 
 if TYPE_CHECKING:
@@ -115,6 +115,21 @@ TARGETS = [
         "bytes to the engine for a changed file: at most twice its size and 64 KiB",
         BYTES,
         least(OURS, 2 * FILE_KIB + 64),
+    ),
+    Target(
+        "second run on an empty engine, to the first: at most 0.5",
+        "Runner that begins empty, with PENSTOCK_CACHE",
+        ratio(AGAIN, NEW, 0.5),
+    ),
+    Target(
+        "the same with --no-reuse, all stages executed",
+        "Runner that begins empty, with PENSTOCK_CACHE",
+        ratio(AGAIN_RUN, NEW, 0.5),
+    ),
+    Target(
+        "watched, a saved file to the tests' result: at most 1.5 s over pytest's time",
+        "Watched: from a saved file to the tests' result, beyond pytest's own time",
+        least(OURS, 1.5),
     ),
     Target("client's peak memory at most 150 MB", MEMORY, least(OURS, 150)),
     Target("client's processor under 10 % of a core while a stage runs", BUSY, least(OURS, 10)),

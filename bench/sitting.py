@@ -110,7 +110,8 @@ class Bench:
         self._copies: dict[str, Path] = {}
         self._edits = 0
         # Where there is no registry of our own, Docker Hub answers, and nothing is pushed.
-        self._registry = registry.address() if registry.is_running() else ""
+        self.registry = registry.address() if registry.is_running() else ""
+        self.nonce = 0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,10 +151,10 @@ class Bench:
         kept |= {"PYTHONPATH": str(ROOT / "ci"), "DO_NOT_TRACK": "1", "DAGGER_NO_NAG": "1"}
         paths = (str(PYTHON.parent), str(place.home() / "tools"), os.environ["PATH"])
         kept["PATH"] = os.pathsep.join(paths)
-        local = f"localhost:{self._registry.rpartition(':')[2]}" if self._registry else "bench"
+        local = f"localhost:{self.registry.rpartition(':')[2]}" if self.registry else "bench"
         kept |= {"BENCH_LOCAL": f"{local}/bench/{contender}:1", "BENCH_IMAGES": ""}
-        if self._registry:
-            kept["BENCH_REFERENCE"] = f"{self._registry}/bench/{contender}:1"
+        if self.registry:
+            kept["BENCH_REFERENCE"] = f"{self.registry}/bench/{contender}:1"
             kept["BENCH_IMAGES"] = f"{local}/library/"
         return kept
 

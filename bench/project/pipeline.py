@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from penstock import Command, Coverage, JUnit, Pipeline, Service, Source
-from penstock.recipes import postgres_service
+from penstock.recipes import postgres_service, prepared
 
 if TYPE_CHECKING:
     from dagger import Container
@@ -22,7 +22,7 @@ def python() -> Container:
 
     certificates = "/etc/ssl/certs"
     files = source.directory()
-    return (
+    base = (
         dag.container()
         .from_("python:3.11-slim")
         .with_exec(["pip", "install", "-q", "--no-cache-dir", "uv"])
@@ -38,8 +38,8 @@ def python() -> Container:
         .with_workdir("/src")
         .with_exec(["uv", "pip", "install", "-q", "--compile-bytecode", "-r", "requirements.txt"])
         .without_mount("/uv")
-        .with_directory("/src", files)
     )
+    return prepared(base).with_directory("/src", files)
 
 
 @pipeline.service

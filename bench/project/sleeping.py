@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dagger import Container
 
 pipeline = Pipeline("sleeping")
+AGAIN = os.urandom(8).hex()  # nothing comes from the engine's cache
 
 
 @pipeline.container
@@ -30,13 +31,25 @@ def long(python: Container) -> Command:
 @pipeline.stage
 def short(python: Container) -> Command:
     """Sleep for ten seconds"""
-    return Command(python, "date +%s%N; sleep 10", shell=True, env={"AGAIN": os.urandom(8).hex()})
+    return Command(python, "date +%s%N; sleep 10", shell=True, env={"AGAIN": AGAIN})
 
 
 @pipeline.stage
 def red(python: Container) -> Command:
     """Fail after two seconds"""
     return Command(python, "sleep 2; exit 1", shell=True)
+
+
+@pipeline.stage
+def gate(python: Container) -> Command:
+    """Sleep for four seconds in front of the image"""
+    return Command(python, "sleep 4", env={"AGAIN": AGAIN})
+
+
+@pipeline.stage(needs=[gate])
+def image(python: Container) -> Container:
+    """Make an image for four seconds"""
+    return python.with_env_variable("AGAIN", AGAIN).with_exec(["sleep", "4"])
 
 
 if __name__ == "__main__":
