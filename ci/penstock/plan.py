@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from penstock.config import RunInfo
     from penstock.model import Stage
     from penstock.pipeline import Definition, Pipeline
+    from penstock.speculation import Conditions
     from penstock.state import State
 
 
@@ -101,8 +102,8 @@ class Plan:
         return Graph({name: stage.needs for name, stage in self.stages.items()})
 
     @cached_property
-    def early(self) -> Mapping[str, frozenset[str]]:
-        """The stages whose work may begin early, and what each waits for nevertheless."""
+    def early(self) -> Mapping[str, Conditions]:
+        """The stages whose work may begin early, and when."""
         return begins_early(self.pipeline, self.stages) if self.speculate else {}
 
     @cached_property

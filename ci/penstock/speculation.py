@@ -37,20 +37,33 @@ BEYOND = re.compile(
 )
 
 
-def begins_early(pipeline: Pipeline, stages: Mapping[str, Stage]) -> dict[str, frozenset[str]]:
-    """Return the stages whose work may begin before their gates have passed.
+@dataclass(frozen=True)
+class Conditions:
+    """When the work of a stage may begin.
 
-    Returns:
-        For each the stages that its work still waits for: those whose results it takes, and those
-        before it that may change what it finds outside the engine.
+    Args:
+        gates: Of these one has started; so nothing is begun for code that does not come that far,
+            and the first and shortest gates have the machine for themselves.
+        waits_for: These have passed: those whose results it takes, and those before it that may
+            change what it finds outside the engine.
     """
+
+    gates: frozenset[str]
+    waits_for: frozenset[str]
+
+
+def begins_early(pipeline: Pipeline, stages: Mapping[str, Stage]) -> dict[str, Conditions]:
+    """Return the stages whose work may begin before their gates have passed."""
     graph = Graph({name: stage.needs for name, stage in stages.items()})
     acting = {name for name, stage in stages.items() if _acts(_makers(pipeline, stage.family))}
     found = {}
     for name, stage in stages.items():
+        if not is_pure(pipeline, stage):
+            continue
         waits_for = acting.intersection(graph.closure(stage.needs)).union(stage.takes)
-        if is_pure(pipeline, stage) and not waits_for.issuperset(stage.needs):
-            found[name] = frozenset(waits_for)
+        sooner = graph.closure(first for need in stage.needs for first in graph.needs[need])
+        if gates := frozenset(stage.needs) - waits_for - sooner:
+            found[name] = Conditions(gates, frozenset(waits_for))
     return found
 
 
@@ -171,7 +184,7 @@ class Speculation:
     """Begins work early, and throws it away: a listener.
 
     Args:
-        waiting: The stages whose work may begin, and what each waits for.
+        waiting: The stages whose work may begin, and when.
         runner: Knows what has ended.
         executor: Does the work, and takes it over when the stage starts.
         emit: Takes what is thrown away.
@@ -181,7 +194,7 @@ class Speculation:
 
     def __init__(
         self,
-        waiting: Mapping[str, frozenset[str]],
+        waiting: Mapping[str, Conditions],
         runner: Runner,
         executor: Begins,
         *,
@@ -232,13 +245,13 @@ class Speculation:
 
     def _possible(self) -> Iterator[str]:
         outcomes = self._runner.outcomes
-        for name, waits_for in self._waiting.items():
-            ended = {need: outcomes[need] for need in waits_for if need in outcomes}
-            # Stages that another one found out would have to be waited for too.
-            if len(ended) == len(waits_for) and not any(o.spawned for o in ended.values()):
-                takes = self._runner.stages[name].takes
-                if all(ended[need].passed for need in takes):
-                    yield name
+        for name, given in self._waiting.items():
+            if given.gates.isdisjoint(self._running | outcomes.keys()):
+                continue
+            # Stages that one of them found out would have to be waited for too.
+            is_free = all(n in outcomes and not outcomes[n].spawned for n in given.waits_for)
+            if is_free and all(outcomes[n].passed for n in self._runner.stages[name].takes):
+                yield name
 
     async def _work(self, stage: Stage, early: Early) -> None:
         needed = {need: self._runner.outcomes[need] for need in stage.takes}
