@@ -11,8 +11,8 @@ from penstock.errors import DefinitionError
 from penstock.events import Event, StageStarted
 from penstock.graph import Graph
 from penstock.model import Outcome, Result, Skip
+from penstock.purity import begins_early
 from penstock.scheduler import Scheduler
-from penstock.speculation import begins_early
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from penstock.config import RunInfo
     from penstock.model import Stage
     from penstock.pipeline import Definition, Pipeline
-    from penstock.speculation import Conditions
+    from penstock.purity import Conditions
     from penstock.state import State
 
 

@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 from penstock import Pipeline, Secret
 from penstock.events import EarlyBegun, EarlyDropped, Event, StageFinished, StageStarted
 from penstock.model import Outcome, Result, Skip, Stage
+from penstock.purity import Conditions, begins_early, is_pure, reaches_out
 from penstock.runner import Runner
-from penstock.speculation import (
-    Conditions,
-    Early,
-    Speculation,
-    begins_early,
-    is_pure,
-    reaches_out,
-)
+from penstock.speculation import Early, Speculation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
