@@ -27,10 +27,11 @@ from penstock.inputs import digest, images, inputs, why
 from penstock.matrix import suffix
 from penstock.model import Command, Fault, Function, Outcome, Result, Service, Stage, service_key
 from penstock.pipeline import BUILT_IN
+from penstock.purity import reaches_out
 from penstock.query import Queries
 from penstock.recipes.registry import Registry
 from penstock.services import death
-from penstock.speculation import Early, reaches_out
+from penstock.speculation import Early
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable, Iterator, Mapping, Sequence

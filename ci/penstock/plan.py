@@ -12,8 +12,8 @@ from penstock.errors import DefinitionError
 from penstock.events import Event, StageStarted
 from penstock.graph import Graph
 from penstock.model import Outcome, Result, Skip
+from penstock.purity import begins_early
 from penstock.scheduler import Scheduler
-from penstock.speculation import begins_early
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from penstock.config import RunInfo
     from penstock.model import Stage
     from penstock.pipeline import Definition, Pipeline
+    from penstock.purity import Conditions
     from penstock.state import State
 
 
@@ -112,8 +113,8 @@ class Plan:
         return Graph({name: stage.needs for name, stage in self.stages.items()})
 
     @cached_property
-    def early(self) -> Mapping[str, frozenset[str]]:
-        """The stages whose work may begin early, and what each waits for nevertheless."""
+    def early(self) -> Mapping[str, Conditions]:
+        """The stages whose work may begin early, and when."""
         return begins_early(self.pipeline, self.stages) if self.speculate else {}
 
     @cached_property

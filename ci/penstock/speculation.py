@@ -6,9 +6,7 @@ begun; so nothing behind it can come early. When a gate fails, the work is throw
 
 from __future__ import annotations
 
-import inspect
 import logging
-import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,95 +15,17 @@ import anyio
 import anyio.lowlevel
 
 from penstock.events import EarlyDropped, Event, StageFinished, StageStarted
-from penstock.graph import Graph
-from penstock.pipeline import Definition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from anyio.abc import TaskGroup
 
-    from penstock.model import Outcome, Provider, Stage
-    from penstock.pipeline import Pipeline
+    from penstock.model import Outcome, Stage
+    from penstock.purity import Conditions
     from penstock.runner import Runner
 
 logger = logging.getLogger(__name__)
-
-# Of steps of a query and their arguments: what reaches beyond the container that they make.
-BEYOND = re.compile(
-    "secret|service|socket|auth|nesting|insecure|publish|export|tunnel", re.IGNORECASE
-)
-
-
-def begins_early(pipeline: Pipeline, stages: Mapping[str, Stage]) -> dict[str, frozenset[str]]:
-    """Return the stages whose work may begin before their gates have passed.
-
-    Returns:
-        For each the stages that its work still waits for: those whose results it takes, and those
-        before it that may change what it finds outside the engine.
-    """
-    graph = Graph({name: stage.needs for name, stage in stages.items()})
-    acting = {name for name, stage in stages.items() if _acts(_makers(pipeline, stage.family))}
-    found = {}
-    for name, stage in stages.items():
-        waits_for = acting.intersection(graph.closure(stage.needs)).union(stage.takes)
-        if is_pure(pipeline, stage) and not waits_for.issuperset(stage.needs):
-            found[name] = frozenset(waits_for)
-    return found
-
-
-def is_pure(pipeline: Pipeline, stage: Stage) -> bool:
-    """Return whether nobody can notice that the work of a stage was done, and then thrown away.
-
-    Its author says so: by a function that returns a container and is not `async`. Neither it nor
-    anything that it is made from may take the registry, a secret or a service.
-    """
-    if stage.skip or stage.always or stage.uses:
-        return False
-    families = [stage.family]
-    for family in families:
-        makers = _makers(pipeline, family)
-        if _acts(makers) or any(maker.kind == "service" for maker in makers):
-            return False
-        taken = pipeline.reached(family) & pipeline.definitions.keys()
-        families += sorted(taken.difference(families))
-    return _returns_container(pipeline.definitions[stage.family])
-
-
-def _makers(pipeline: Pipeline, family: str) -> list[Provider]:
-    """Return a stage's function, and those of the containers and services that it is made from."""
-    names = [family, *(pipeline.reached(family) - pipeline.definitions.keys())]
-    return [pipeline.providers[name] for name in names]
-
-
-def _acts(makers: list[Provider]) -> bool:
-    """Return whether one of them may do something that is seen outside the engine."""
-    return any(
-        "registry" in maker.takes
-        or inspect.iscoroutinefunction(inspect.unwrap(maker.function))
-        or (isinstance(maker, Definition) and bool(maker.secrets))
-        for maker in makers
-    )
-
-
-def _returns_container(definition: Definition) -> bool:
-    """Return whether its author says so; the annotation is read and not evaluated."""
-    said = inspect.unwrap(definition.function).__annotations__.get("return", "")
-    name = said if isinstance(said, str) else getattr(said, "__name__", "")
-    return name.strip("'\"").rpartition(".")[2] == "Container"
-
-
-def reaches_out(value: object) -> bool:
-    """Return whether a container's own steps take what no early work may, or lock a cache volume."""
-    if isinstance(value, list | tuple):
-        return any(map(reaches_out, value))
-    context = getattr(value, "_ctx", None)
-    return any(
-        BEYOND.search(step.name)
-        or step.args.get("sharing") == "LOCKED"
-        or any(BEYOND.search(name) or reaches_out(given) for name, given in step.args.items())
-        for step in (context.selections if context else ())
-    )
 
 
 @dataclass
@@ -171,7 +91,7 @@ class Speculation:
     """Begins work early, and throws it away: a listener.
 
     Args:
-        waiting: The stages whose work may begin, and what each waits for.
+        waiting: The stages whose work may begin, and when.
         runner: Knows what has ended.
         executor: Does the work, and takes it over when the stage starts.
         emit: Takes what is thrown away.
@@ -181,7 +101,7 @@ class Speculation:
 
     def __init__(
         self,
-        waiting: Mapping[str, frozenset[str]],
+        waiting: Mapping[str, Conditions],
         runner: Runner,
         executor: Begins,
         *,
@@ -232,13 +152,13 @@ class Speculation:
 
     def _possible(self) -> Iterator[str]:
         outcomes = self._runner.outcomes
-        for name, waits_for in self._waiting.items():
-            ended = {need: outcomes[need] for need in waits_for if need in outcomes}
-            # Stages that another one found out would have to be waited for too.
-            if len(ended) == len(waits_for) and not any(o.spawned for o in ended.values()):
-                takes = self._runner.stages[name].takes
-                if all(ended[need].passed for need in takes):
-                    yield name
+        for name, given in self._waiting.items():
+            if given.gates.isdisjoint(self._running | outcomes.keys()):
+                continue
+            # Stages that one of them found out would have to be waited for too.
+            is_free = all(n in outcomes and not outcomes[n].spawned for n in given.waits_for)
+            if is_free and all(outcomes[n].passed for n in self._runner.stages[name].takes):
+                yield name
 
     async def _work(self, stage: Stage, early: Early) -> None:
         needed = {need: self._runner.outcomes[need] for need in stage.takes}

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from penstock import Pipeline, Secret
 from penstock.events import EarlyBegun, EarlyDropped, Event, StageFinished, StageStarted
 from penstock.model import Outcome, Result, Skip, Stage
+from penstock.purity import Conditions, begins_early, is_pure, reaches_out
 from penstock.runner import Runner
-from penstock.speculation import Early, Speculation, begins_early, is_pure, reaches_out
+from penstock.speculation import Early, Speculation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,8 +79,8 @@ def test_what_reaches_out_is_never_begun_early(
         if reaches[name]:
             assert name not in early
         if name in early:
-            assert set(stage.takes) <= early[name]
-            assert not set(stage.needs) <= early[name]
+            assert set(stage.takes) <= early[name].waits_for
+            assert early[name].gates <= set(stage.needs) - early[name].waits_for
 
 
 def test_early_work_waits_for_what_it_takes_and_for_what_acts_outside() -> None:
@@ -104,7 +105,32 @@ def test_early_work_waits_for_what_it_takes_and_for_what_acts_outside() -> None:
     @shop.stage(needs=[publish, base])
     def nothing_to_gain(base: Container) -> Container: ...  # type: ignore[empty-body]  # never called
 
-    assert begins_early(shop, shop.check()) == {"build": {"publish", "migrate", "base"}}
+    waits_for = frozenset({"publish", "migrate", "base"})
+    early = begins_early(shop, shop.check())
+    assert early == {"build": Conditions(frozenset({"test"}), waits_for)}
+
+
+def test_gate_is_what_nothing_else_that_it_needs_has_waited_for() -> None:
+    """Beside the first of a chain, or the only ones before its takes, there is nothing to gain."""
+    shop = Pipeline("shop")
+
+    @shop.stage
+    def lint() -> None: ...
+
+    @shop.stage(needs=[lint])
+    def test() -> None: ...
+
+    @shop.stage(needs=[lint])
+    def base() -> Container: ...  # type: ignore[empty-body]  # never called
+
+    @shop.stage(needs=[lint, test])
+    def build() -> Container: ...  # type: ignore[empty-body]  # never called
+
+    @shop.stage(needs=[lint, base])
+    def image(base: Container) -> Container: ...  # type: ignore[empty-body]  # never called
+
+    early = begins_early(shop, shop.check())
+    assert {n: given.gates for n, given in early.items()} == {"base": {"lint"}, "build": {"test"}}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +237,7 @@ class Works:
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> tuple[list[Stage], dict[str, frozenset[str]], dict[str, Any]]:
+def runs(draw: st.DrawFn) -> tuple[list[Stage], dict[str, Conditions], dict[str, Any]]:
     names = [f"s{number}" for number in range(draw(st.integers(1, 7)))]
     stages = []
     for place, name in enumerate(names):
@@ -219,7 +245,11 @@ def runs(draw: st.DrawFn) -> tuple[list[Stage], dict[str, frozenset[str]], dict[
         needs = tuple(need for need in draw(some) if need)
         takes = tuple(need for need in needs if draw(st.booleans()))
         stages.append(Stage(name=name, needs=needs, takes=takes))
-    early = {s.name: frozenset(s.takes) for s in stages if set(s.needs) != set(s.takes)}
+    early = {
+        s.name: Conditions(frozenset(s.needs) - {*s.takes}, frozenset(s.takes))
+        for s in stages
+        if set(s.needs) != set(s.takes)
+    }
     return (
         stages,
         early,
@@ -234,7 +264,7 @@ def runs(draw: st.DrawFn) -> tuple[list[Stage], dict[str, frozenset[str]], dict[
 
 @given(runs())
 def test_early_work_changes_no_result_and_starts_no_stage_early(
-    drawn: tuple[list[Stage], dict[str, frozenset[str]], dict[str, Any]],
+    drawn: tuple[list[Stage], dict[str, Conditions], dict[str, Any]],
 ) -> None:
     """Each is begun once, behind what it takes, and taken over or thrown away; then none is left."""
     stages, early, how = drawn
@@ -267,7 +297,8 @@ def test_early_work_changes_no_result_and_starts_no_stage_early(
     for event in told:
         match event:
             case EarlyBegun():
-                assert early[event.stage] <= passed
+                assert early[event.stage].waits_for <= passed
+                assert not early[event.stage].gates.isdisjoint(started)
                 assert event.stage not in begun | started
                 assert how["jobs"] is None or len(running) < how["jobs"]
                 begun.add(event.stage)
