@@ -162,13 +162,18 @@ def _checked_at_first(
 ) -> Callable[..., Any]:
     from typing import Self
 
+    checked: Callable[..., Any] | None = None
+
     @functools.wraps(method)
     def first(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the method takes
-        # Outside its class, beartype cannot know what `Self` is.
-        hints = method.__annotations__.items()
-        method.__annotations__ = {key: cls if hint is Self else hint for key, hint in hints}
-        checked = check(method)
-        setattr(cls, name, checked)
+        nonlocal checked
+        if checked is None:
+            # Outside its class, beartype cannot know what `Self` is.
+            hints = method.__annotations__.items()
+            method.__annotations__ = {key: cls if hint is Self else hint for key, hint in hints}
+            checked = check(method)
+            if vars(cls).get(name) is first:  # nobody has put another one in its place
+                setattr(cls, name, checked)
         return checked(*args, **kwargs)
 
     return first

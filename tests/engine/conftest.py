@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 HEADER = """
 from __future__ import annotations
+from penstock import sdk
+sdk.load()  # as a run does it; what the pipeline itself imports first is not made lean
 import dagger
 from dagger import dag
 from penstock import Command, Coverage, Health, JUnit, Pipeline, Report, Secret, Service

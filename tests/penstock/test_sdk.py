@@ -73,6 +73,21 @@ print(dagger.Container.from_ is before[0], dagger.Container.with_exec is before[
     assert said(code, **PLAIN) == "True True\n"
 
 
+def test_what_is_put_around_a_method_stays_there() -> None:
+    """The watch does so, to have folders read anew: it must not be lost at the first call."""
+    code = """
+inner = dagger.Host.directory
+def outer(self, path, **options):
+    print("asked", path)
+    return inner(self, path, **options)
+dagger.Host.directory = outer
+for path in "ab":
+    dag.host().directory(path)
+print(dagger.Host.directory is outer)
+"""
+    assert said(code) == said(code, **PLAIN) == "asked a\nasked b\nTrue\n"
+
+
 def test_what_was_left_out_can_be_imported_later() -> None:
     code = """
 import beartype, sys
