@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jinja2
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -562,3 +563,30 @@ def test_large_run_has_a_page_that_can_be_opened(what: str) -> None:
     text = folded(bench.events(*bench.RUNS[what]))
     assert 1_000_000 < len(text.encode()) < 10_000_000
     assert text.endswith("</html>")
+
+
+def test_templates_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = folded([start(LINT), end()])
+
+    def never(*_: object, **__: object) -> str:
+        raise AssertionError
+
+    monkeypatch.setattr("jinja2.environment.generate", never)
+    assert folded([start(LINT), end()]) == before
+
+
+def test_page_needs_no_place_for_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether their folder cannot be made, or nothing can be written into it."""
+    for name, blocked in (("a", "penstock"), ("b", f"penstock/templates-{jinja2.__version__}")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        (tmp_path / name / blocked).parent.mkdir(parents=True)
+        (tmp_path / name / blocked).touch()
+        assert "</html>" in folded([start(LINT), end()])
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    monkeypatch.setattr("jinja2.bccache.tempfile.NamedTemporaryFile", full)
+    assert "</html>" in folded([start(LINT), end()])
