@@ -366,20 +366,20 @@ package = after("requirements.txt", "tabulate==0.9.0\n")
 CASES = (
     Case(
         "Nothing changed",
-        9,
+        7,
         {name: warm(name) for name in (OURS, BARE, PLAIN)} | {OWN: own},
         first=lambda bench: (warmed(OURS, BARE, PLAIN)(bench), own(bench)),
     ),
     Case(
         "Nothing changed: processor time",
-        9,
+        5,
         {name: after("", value=lambda taken: taken.cpu_s)(name) for name in (OURS, PLAIN, BARE)},
         "of the client and its CLI",
         first=warmed(OURS, BARE, PLAIN),
     ),
     Case(
         "Nothing changed, beside tools that keep no results",
-        2,
+        1,
         {name: warm(name) for name in (OURS, POLLED, NOX, ACT)},
         "these test and build again; nox with `-R`, which installs nothing",
         first=warmed(OURS, POLLED, NOX, ACT),
@@ -398,10 +398,10 @@ CASES = (
         {name: red(name) for name in (OURS, BARE, POLLED)},
         first=warmed(OURS, BARE, POLLED),
     ),
-    Case("First run, engine empty", 2, {name: first(name) for name in (OURS, BARE)}),
+    Case("First run, engine empty", 1, {name: first(name) for name in (OURS, BARE)}),
     Case(
         "Runner that begins empty, with PENSTOCK_CACHE",
-        2,
+        1,
         {
             NEW: on_empty_engine(OURS, begins=True),
             AGAIN_RUN: on_empty_engine(OURS, begins=False, argument="--no-reuse"),
@@ -412,7 +412,7 @@ CASES = (
     ),
     Case(
         "Gate of 4 s in front of an image of 4 s",
-        2,
+        1,
         {
             OURS: lambda bench: bench.run(folder(OURS), [*IMAGE]).wall_s,
             "penstock --speculate": lambda bench: (
@@ -447,10 +447,10 @@ CASES = (
         "Engine killed, to the end of the program",
         1,
         {
-            OURS: lost(["sleeping.py", "--only", "long"], 40),
-            BARE: lost(["bare_sleeping.py"], 40),
+            OURS: lost(["sleeping.py", "--only", "long"], 20),
+            BARE: lost(["bare_sleeping.py"], 20),
         },
-        "40 s: killed then, it would have gone on",
+        "20 s: killed then, it would have gone on",
     ),
     Case(
         "Bytes to the engine for one changed file",
