@@ -36,14 +36,13 @@ def main() -> int:
     with sitting.Bench() as bench:
         rounds = 1 if options.quick else options.rounds
         facts = bench.facts()
-        sittings = [
-            {case.name: case.measure(bench, rounds) for case in chosen}
-            for _ in range(1 if options.quick else options.sittings)
-        ]
+        sittings = []
+        for _ in range(1 if options.quick else options.sittings):
+            sittings.append({case.name: case.measure(bench, rounds) for case in chosen})
+            if not (options.quick or options.only):
+                performance.write(sittings, facts, performance.profile(bench))
         if options.quick or options.only:
             sys.stdout.write(f"{performance.judged(sittings)}\n{performance.tables(sittings)}")
-        else:
-            performance.write(sittings, facts, performance.profile(bench))
     return 0
 
 
