@@ -10,6 +10,7 @@ import argparse
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -36,14 +37,21 @@ def main() -> int:
     with sitting.Bench() as bench:
         rounds = 1 if options.quick else options.rounds
         facts = bench.facts()
-        sittings = []
+        sittings: list[performance.Sitting] = []
+        failed: list[str] = []
         for _ in range(1 if options.quick else options.sittings):
-            sittings.append({case.name: case.measure(bench, rounds) for case in chosen})
+            sittings.append({})
+            for case in chosen:
+                try:
+                    sittings[-1][case.name] = case.measure(bench, rounds)
+                except Exception:  # noqa: BLE001 - an hour of figures is not lost by one of them
+                    traceback.print_exc()
+                    failed.append(case.name)
             if not (options.quick or options.only):
                 performance.write(sittings, facts, performance.profile(bench))
         if options.quick or options.only:
             sys.stdout.write(f"{performance.judged(sittings)}\n{performance.tables(sittings)}")
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -241,14 +241,16 @@ def first(contender: str, **env: str) -> Callable[[Bench], float]:
 
 IMAGE = (str(PYTHON), "sleeping.py", "--only", "image")
 COUNTER = """#!{python}
-import subprocess, sys, threading
+import os, subprocess, sys, threading
 child = subprocess.Popen(["{docker}", *sys.argv[1:]], stdin=subprocess.PIPE if "-i" in sys.argv else None)
 sent = 0
 def feed():
     global sent
     while piece := sys.stdin.buffer.raw.read(1 << 16):
         sent += len(piece)
-        open("{count}", "w").write(str(sent))
+        with open("{count}.new", "w") as count:
+            count.write(str(sent))
+        os.replace("{count}.new", "{count}")
         child.stdin.write(piece)
         child.stdin.flush()
     child.stdin.close()

@@ -145,7 +145,7 @@ def tables(sittings: Sequence[Sitting]) -> str:
         rows = [f"| {unit} |{heads}", f"|---|{'--:|' * 3 * len(sittings)}"]
         for numbers in result.numbers:
             cells = ""
-            for sitting in sittings:
+            for sitting in (s for s in sittings if name in s):
                 found = sitting[name][numbers.name]
                 low, high = min(found.values), max(found.values)
                 cells += f" {low:.2f} | **{found.median:.2f}** | {high:.2f} |"
